@@ -1,0 +1,1 @@
+//! What the product says on NATS. Knows nothing of GStreamer or candle.

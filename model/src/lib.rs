@@ -1,0 +1,6 @@
+//! VITA-family models on candle. Knows nothing of GStreamer, tokio or NATS.
+
+pub mod fbank;
+pub mod kernels;
+pub mod vad;
+pub mod video;

@@ -1,0 +1,7 @@
+/// `vita check`.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+pub fn run(_args: &Args) -> anyhow::Result<std::process::ExitCode> {
+    anyhow::bail!("vita check is not there yet")
+}

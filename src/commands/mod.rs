@@ -1,0 +1,39 @@
+//! One file a command.
+
+use std::process::ExitCode;
+
+mod check;
+mod doctor;
+mod explain;
+mod probe;
+mod run;
+mod watch;
+
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    /// Run a deployment until it is interrupted
+    Run(run::Args),
+    /// Say everything that is wrong with a config
+    Check(check::Args),
+    /// Show the gst-launch lines that a config becomes
+    Explain(explain::Args),
+    /// Say what this machine has and lacks
+    Doctor(doctor::Args),
+    /// Ask an RTSP server what it serves, and say where it fails
+    Probe(probe::Args),
+    /// Subscribe and print what arrives
+    Watch(watch::Args),
+}
+
+impl Command {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Run(args) => run::run(&args),
+            Self::Check(args) => check::run(&args),
+            Self::Explain(args) => explain::run(&args),
+            Self::Doctor(args) => doctor::run(&args),
+            Self::Probe(args) => probe::run(&args),
+            Self::Watch(args) => watch::run(&args),
+        }
+    }
+}

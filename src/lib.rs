@@ -1,0 +1,9 @@
+//! The program `vita`: media streams in, answers and events on NATS out.
+
+pub mod commands;
+pub mod config;
+pub mod launch;
+pub mod nats_server;
+pub mod plan;
+pub mod rtsp;
+pub mod run;

@@ -1,0 +1,100 @@
+//! What a deployment comes down to once its config is parsed, checked and resolved: all that the supervisor knows of it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole deployment.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nats: NatsPlan,
+    pub sources: Vec<SourcePlan>,
+}
+
+/// Where messages go.
+#[derive(Clone, Debug)]
+pub struct NatsPlan {
+    pub server: NatsServer,
+    /// First tokens of every subject.
+    pub prefix: String,
+    /// Where durable messages wait while the broker is away.
+    pub spool_dir: PathBuf,
+    pub spool_max_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum NatsServer {
+    /// A child process of ours on loopback, with JetStream, that ends with us.
+    Embedded {
+        store_dir: PathBuf,
+        /// 0: a free one.
+        port: u16,
+        /// The `nats-server` program; `None`: the set-up's, else the one on `PATH`.
+        program: Option<PathBuf>,
+    },
+    Remote {
+        url: Secret,
+        credentials_file: Option<PathBuf>,
+        token: Option<Secret>,
+        tls_ca_file: Option<PathBuf>,
+    },
+}
+
+/// One source: one GStreamer pipeline under supervision.
+#[derive(Clone, Debug)]
+pub struct SourcePlan {
+    /// A subject token: letters, digits, `-` and `_`.
+    pub name: String,
+    /// The gst-launch text. Secret, because camera passwords stand in it.
+    pub launch: Secret,
+    pub at_end: AtEnd,
+    /// No buffer from the source for this long means that it stalled.
+    pub stall_timeout: Duration,
+    pub retry: Retry,
+}
+
+/// What the end of the stream means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// A live source does not end: it is announced as down and tried again.
+    Retry,
+    /// A file that plays once.
+    Finish,
+    /// A file that plays for ever.
+    Loop,
+}
+
+/// Back-off between attempts: doubled from `initial` up to `max`, each multiplied by a random 1 ± `jitter`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retry {
+    pub initial: Duration,
+    pub max: Duration,
+    pub jitter: f64,
+}
+
+/// Text that is never printed: `Debug` and `Display` say only that it is there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one call that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
