@@ -1,5 +1,6 @@
 //! GStreamer elements of vita-stream: `libgstvita.so`, and the same elements for a program that links them.
 
+pub mod common;
 mod framesampler;
 mod mel;
 mod vad;
