@@ -2,5 +2,7 @@
 
 pub mod fbank;
 pub mod kernels;
+pub mod resample;
 pub mod vad;
 pub mod video;
+pub mod wav;
