@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// A whole deployment.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -47,10 +50,27 @@ pub struct SourcePlan {
     pub name: String,
     /// The gst-launch text. Secret, because camera passwords stand in it.
     pub launch: Secret,
+    pub video: Wanted,
+    pub audio: Wanted,
+    /// Certificates for the media source to trust; no gst-launch text can say that.
+    pub tls_ca_file: Option<PathBuf>,
     pub at_end: AtEnd,
     /// No buffer from the source for this long means that it stalled.
     pub stall_timeout: Duration,
     pub retry: Retry,
+}
+
+/// Whether a medium is taken from a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Wanted {
+    /// If the source has it.
+    #[default]
+    Auto,
+    /// A source without it has failed.
+    On,
+    /// It is neither asked for nor decoded.
+    Off,
 }
 
 /// What the end of the stream means.
