@@ -1,8 +1,21 @@
 //! VITA-family models on candle. Knows nothing of GStreamer, tokio or NATS.
+//!
+//! Weights are immutable and shared; what belongs to one conversation (KV cache, position, sampler)
+//! is a separate value. Blocks follow the checkpoint's own tensor names.
 
+pub mod audio;
+pub mod checkpoint;
+pub mod connector;
+mod error;
 pub mod fbank;
+pub mod image;
 pub mod kernels;
+pub mod lm;
+pub mod nn;
 pub mod resample;
 pub mod vad;
 pub mod video;
+pub mod vision;
 pub mod wav;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,18 @@
+//! Audio encoders: acoustic features to vectors in the language model's space.
+
+pub mod adapter;
+pub mod whale;
+
+pub use adapter::{AdapterConfig, AudioAdapter};
+pub use whale::{Whale, WhaleConfig};
+
+use candle_core::Tensor;
+
+/// A padded batch of sequences and how much of each row is real.
+#[derive(Debug, Clone)]
+pub struct Padded {
+    /// `[batch, longest, width]`.
+    pub values: Tensor,
+    /// Valid steps of each row.
+    pub lengths: Vec<usize>,
+}

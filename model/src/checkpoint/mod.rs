@@ -1,0 +1,53 @@
+//! Checkpoint folders: configs in both dialects of the release, side files, safetensors (spec section 1).
+
+mod cmvn;
+mod config;
+mod demo;
+mod shards;
+mod train_yaml;
+mod training;
+
+pub use cmvn::{CmvnValues, load_cmvn};
+pub use config::{Layout, ModelConfig};
+pub use shards::{Shards, TensorInfo};
+
+use crate::{Error, Result};
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// Largest size that any dimension may claim; beyond it a config is nonsense, and arithmetic on it
+/// could overflow.
+const MAX_SIZE: usize = 1 << 24;
+
+/// Checks that sizes are within 1..=2²⁴.
+pub(crate) fn check_sizes(path: &Path, sizes: &[(&str, usize)]) -> Result<()> {
+    match sizes
+        .iter()
+        .find(|(_, size)| !(1..=MAX_SIZE).contains(size))
+    {
+        Some((key, size)) => Err(Error::config(path, *key, format!("1 to {MAX_SIZE}"), size)),
+        None => Ok(()),
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_slice(&crate::error::read_file(path)?).map_err(|e| Error::format(path, e))
+}
+
+/// A part's folder, which the config names by the path it had where the model was trained: as it
+/// stands, inside the checkpoint, or by its last component inside the checkpoint or beside it.
+fn part_folder(config: &Path, folder: &Path, key: &str, name: &str) -> Result<PathBuf> {
+    let last = Path::new(name)
+        .file_name()
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let mut candidates = vec![folder.join(name), folder.join(&last)];
+    candidates.extend(folder.parent().map(|parent| parent.join(&last)));
+    candidates
+        .into_iter()
+        .find(|path| !name.is_empty() && path.is_dir())
+        .ok_or_else(|| {
+            let expected = format!("a folder in {} or beside it", folder.display());
+            Error::config(config, key, expected, format!("{name:?}"))
+        })
+}

@@ -1,0 +1,6 @@
+//! Vision towers: pixels to features on a grid.
+
+pub mod internvit;
+mod position;
+
+pub use internvit::{InternVit, InternVitConfig};
