@@ -25,13 +25,18 @@ pub struct UtteranceSettings {
     pub max_utterance: u64,
 }
 
+/// A probability below this is always silence, whatever the hysteresis; else an utterance might never end (as in Silero's own iterator).
+const CERTAIN_SILENCE: f64 = 0.01;
+
 /// A setting that cannot be.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum SettingsError {
-    #[error("threshold is {0}, expected more than 0 and at most 1")]
-    Threshold(f64),
-    #[error("hysteresis is {hysteresis}, expected 0 to the threshold ({threshold})")]
-    Hysteresis { hysteresis: f64, threshold: f64 },
+    #[error("{name} is {value}, expected {expected}")]
+    Probability {
+        name: &'static str,
+        value: f64,
+        expected: &'static str,
+    },
     #[error(
         "maximum utterance is {max_utterance} samples, expected more than pre-padding and minimum speech together ({least})"
     )]
@@ -42,14 +47,18 @@ impl UtteranceSettings {
     /// # Errors
     /// Where a probability is out of range, or where no utterance could be long enough to be accepted.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let (threshold, hysteresis) = (self.threshold, self.hysteresis);
-        if !(threshold > 0.0 && threshold <= 1.0) {
-            return Err(SettingsError::Threshold(threshold));
+        if !(self.threshold > 0.0 && self.threshold <= 1.0) {
+            return Err(SettingsError::Probability {
+                name: "threshold",
+                value: self.threshold,
+                expected: "more than 0 and at most 1",
+            });
         }
-        if !(0.0..=threshold).contains(&hysteresis) {
-            return Err(SettingsError::Hysteresis {
-                hysteresis,
-                threshold,
+        if !(0.0..=1.0).contains(&self.hysteresis) {
+            return Err(SettingsError::Probability {
+                name: "hysteresis",
+                value: self.hysteresis,
+                expected: "0 to 1",
             });
         }
         let least = self.pre_padding.saturating_add(self.min_speech);
@@ -60,6 +69,10 @@ impl UtteranceSettings {
             });
         }
         Ok(())
+    }
+
+    fn silence_below(&self) -> f64 {
+        (self.threshold - self.hysteresis).max(CERTAIN_SILENCE)
     }
 }
 
@@ -191,7 +204,7 @@ impl UtteranceRule {
         let block_start = self.position;
         self.position += samples;
         let is_speech = probability >= self.settings.threshold;
-        let is_silent = probability < self.settings.threshold - self.settings.hysteresis;
+        let is_silent = probability < self.settings.silence_below();
         let weight = probability * samples as f64;
 
         let Some(open) = &mut self.open else {

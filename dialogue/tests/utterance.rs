@@ -239,15 +239,21 @@ fn settings_that_cannot_be_are_refused_and_change_nothing() {
             threshold,
             ..settings()
         });
-        assert!(matches!(refused, Err(SettingsError::Threshold(_))));
+        assert!(matches!(
+            refused,
+            Err(SettingsError::Probability {
+                name: "threshold",
+                ..
+            })
+        ));
     }
     let refused = rule.set_settings(UtteranceSettings {
-        hysteresis: 0.71,
+        hysteresis: 1.5,
         ..settings()
     });
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "hysteresis is 0.71, expected 0 to the threshold (0.7)"
+        "hysteresis is 1.5, expected 0 to 1"
     );
     assert!(
         rule.set_settings(UtteranceSettings {
