@@ -1,0 +1,486 @@
+//! `Y = epilogue(X · Wᵀ)` in f32 with weights packed once at load.
+//!
+//! The tile that stays in the registers is `TILE_ROWS` rows of X by two vectors of columns (rows of
+//! W). Both operands are packed so that the innermost loop reads forwards: W once at load, X a block
+//! at a time into the second-level cache. The epilogue (bias, activation, layer scale, residual) is
+//! applied to the tile before it is written, so the result passes through memory once.
+
+use super::buffer::Aligned;
+use super::epilogue::{Activation, Epilogue};
+use super::math;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Level, Simd};
+use super::threads::{Disjoint, share, threads};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Values of one row that lie together in a packed block of X: a cache line.
+pub(super) const LINE: usize = 16;
+/// Depth of a packed block: `DEPTH` × two vectors of W stay in the second-level cache.
+const DEPTH: usize = 512;
+/// Rows of a packed block.
+const BLOCK_ROWS: usize = 252;
+
+/// A weight matrix `[n, k]` (rows are outputs), packed for the level of this CPU.
+pub struct PackedF32 {
+    level: Level,
+    k: usize,
+    n: usize,
+    data: Aligned<f32>,
+    gated: bool,
+}
+
+impl PackedF32 {
+    /// `weight` is `[n, k]`, row-major.
+    pub fn new(weight: &[f32], n: usize, k: usize) -> Self {
+        Self::with_level(weight, n, k, Level::detect())
+    }
+
+    pub(crate) fn with_level(weight: &[f32], n: usize, k: usize, level: Level) -> Self {
+        assert_eq!(weight.len(), n * k, "weight of {n} × {k}");
+        let data = match panel_width(level) {
+            0 => {
+                let mut data = Aligned::zeros(weight.len());
+                data.copy_from_slice(weight);
+                data
+            }
+            width => {
+                let mut data = Aligned::zeros(n.div_ceil(width) * width * k);
+                for (row, values) in weight.chunks_exact(k.max(1)).enumerate() {
+                    let at = row / width * width * k + row % width;
+                    for (i, &value) in values.iter().enumerate() {
+                        data[at + i * width] = value;
+                    }
+                }
+                data
+            }
+        };
+        Self {
+            level,
+            k,
+            n,
+            data,
+            gated: false,
+        }
+    }
+
+    /// Gate and up projection of a gated feed-forward in one: [`linear`] gives `silu(gate) · up`, `n` wide.
+    pub fn gated(gate: &[f32], up: &[f32], n: usize, k: usize) -> Self {
+        Self::gated_with_level(gate, up, n, k, Level::detect())
+    }
+
+    pub(crate) fn gated_with_level(
+        gate: &[f32],
+        up: &[f32],
+        n: usize,
+        k: usize,
+        level: Level,
+    ) -> Self {
+        assert!(
+            gate.len() == n * k && up.len() == n * k,
+            "gate and up of {n} × {k}"
+        );
+        // Half a panel of gate rows, then half a panel of up rows, so that a tile holds both.
+        let half = (panel_width(level) / 2).max(1);
+        let padded = n.div_ceil(half) * half;
+        let mut rows = vec![0.0; 2 * padded * k];
+        for row in 0..n {
+            let at = (row / half * 2 * half + row % half) * k;
+            rows[at..at + k].copy_from_slice(&gate[row * k..(row + 1) * k]);
+            rows[at + half * k..at + (half + 1) * k].copy_from_slice(&up[row * k..(row + 1) * k]);
+        }
+        Self {
+            gated: true,
+            n,
+            ..Self::with_level(&rows, 2 * padded, k, level)
+        }
+    }
+
+    /// Width of X.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Width of Y.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Memory in bytes.
+    pub fn bytes(&self) -> usize {
+        self.data.len() * size_of::<f32>()
+    }
+
+    fn panels(&self) -> usize {
+        let width = panel_width(self.level);
+        if self.gated {
+            self.n.div_ceil(width / 2)
+        } else {
+            self.n.div_ceil(width)
+        }
+    }
+}
+
+/// Columns of a panel: two vectors. 0: not packed.
+fn panel_width(level: Level) -> usize {
+    match level {
+        Level::Portable => 0,
+        Level::Avx2 => 16,
+        Level::Avx512 => 32,
+    }
+}
+
+/// Where the rows of X come from.
+pub trait Rows: Sync {
+    fn count(&self) -> usize;
+    /// Copies columns `from..from + to.len()` of a row.
+    fn copy(&self, row: usize, from: usize, to: &mut [f32]);
+}
+
+/// Rows of a row-major matrix, `stride` values apart.
+#[derive(Clone, Copy)]
+pub struct Strided<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub stride: usize,
+}
+
+impl Rows for Strided<'_> {
+    fn count(&self) -> usize {
+        self.rows
+    }
+    #[inline(always)]
+    fn copy(&self, row: usize, from: usize, to: &mut [f32]) {
+        let at = row * self.stride + from;
+        to.copy_from_slice(&self.data[at..at + to.len()]);
+    }
+}
+
+/// `out[rows, n] = epilogue(x[rows, k] · wᵀ)`, all row-major and contiguous.
+pub fn linear(x: &[f32], w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
+    let rows = x.len() / w.k.max(1);
+    assert_eq!(x.len(), rows * w.k, "x must be whole rows of {}", w.k);
+    linear_rows(
+        &Strided {
+            data: x,
+            rows,
+            stride: w.k,
+        },
+        w,
+        epilogue,
+        out,
+    );
+}
+
+/// [`linear`] over rows from anywhere.
+pub fn linear_rows(x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
+    assert_eq!(
+        out.len(),
+        x.count() * w.n,
+        "output of {} × {}",
+        x.count(),
+        w.n
+    );
+    epilogue.check(w.n, w.gated);
+    if out.is_empty() {
+        return;
+    }
+    match w.level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => packed(
+            Avx512::new().expect("packed for this CPU"),
+            x,
+            w,
+            epilogue,
+            out,
+        ),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => packed(
+            Avx2::new().expect("packed for this CPU"),
+            x,
+            w,
+            epilogue,
+            out,
+        ),
+        _ => plain(x, w, epilogue, out),
+    }
+}
+
+/// The portable version.
+fn plain(x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
+    let out = Disjoint::new(out);
+    let dot = |row: &[f32], i: usize| {
+        row.iter()
+            .zip(&w.data[i * w.k..(i + 1) * w.k])
+            .map(|(a, b)| a * b)
+            .sum::<f32>()
+    };
+    share(x.count(), |i| {
+        let mut row = vec![0.0; w.k];
+        x.copy(i, 0, &mut row);
+        #[allow(unsafe_code)]
+        // SAFETY: each task has a row of its own.
+        let out = unsafe { out.part(i * w.n, w.n) };
+        for (j, y) in out.iter_mut().enumerate() {
+            let v = if w.gated {
+                Activation::Silu.of(dot(&row, 2 * j)) * dot(&row, 2 * j + 1)
+            } else {
+                dot(&row, j)
+            };
+            *y = epilogue.of(v, *y, j);
+        }
+    });
+}
+
+thread_local! {
+    /// A packed block of X, and sums of the blocks before the last.
+    static SCRATCH: RefCell<(Aligned<f32>, Aligned<f32>)> = const { RefCell::new((Aligned::new(), Aligned::new())) };
+}
+
+fn packed<S: Simd>(s: S, x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
+    let (rows, panels) = (x.count(), w.panels());
+    // Blocks of rows first; columns are divided too when there are too few blocks for the threads.
+    let whole_tiles = BLOCK_ROWS / S::TILE_ROWS * S::TILE_ROWS;
+    let blocks = rows
+        .div_ceil(whole_tiles)
+        .max(threads().min(rows.div_ceil(S::TILE_ROWS)));
+    let block_rows = rows.div_ceil(blocks).next_multiple_of(S::TILE_ROWS);
+    let blocks = rows.div_ceil(block_rows);
+    let groups = if threads() == 1 {
+        1
+    } else {
+        (2 * threads()).div_ceil(blocks).min(panels)
+    };
+    let out = Disjoint::new(out);
+    share(blocks * groups, |task| {
+        let (block, group) = (task / groups, task % groups);
+        let rows = block * block_rows..((block + 1) * block_rows).min(rows);
+        let panels = group * panels / groups..(group + 1) * panels / groups;
+        SCRATCH.with_borrow_mut(|(packed_x, sums)| {
+            let block = Block {
+                s,
+                x,
+                w,
+                epilogue,
+                out: &out,
+                rows,
+                panels,
+            };
+            s.enter(
+                #[inline(always)]
+                || block.run(packed_x, sums),
+            );
+        });
+    });
+}
+
+struct Block<'a, S, X> {
+    s: S,
+    x: &'a X,
+    w: &'a PackedF32,
+    epilogue: &'a Epilogue<'a>,
+    out: &'a Disjoint<'a, f32>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+/// Calls `$f::<ROWS>` for the smallest tile that holds `$rows` rows.
+macro_rules! with_tile_rows {
+    ($s:ident, $rows:expr, $call:ident($($arg:expr),*)) => {
+        if $s::LANES == 16 {
+            match $rows {
+                1 => $call::<$s, 1>($($arg),*),
+                2 => $call::<$s, 2>($($arg),*),
+                3 | 4 => $call::<$s, 4>($($arg),*),
+                5..=8 => $call::<$s, 8>($($arg),*),
+                _ => $call::<$s, 14>($($arg),*),
+            }
+        } else {
+            match $rows {
+                1 => $call::<$s, 1>($($arg),*),
+                2 => $call::<$s, 2>($($arg),*),
+                3 | 4 => $call::<$s, 4>($($arg),*),
+                _ => $call::<$s, 6>($($arg),*),
+            }
+        }
+    };
+}
+pub(super) use with_tile_rows;
+
+/// Rows that the tile for `rows` rows has.
+#[inline(always)]
+pub(super) fn tile_rows<S: Simd>(rows: usize) -> usize {
+    match rows {
+        0..=2 => rows,
+        3 | 4 => 4,
+        5..=8 if S::TILE_ROWS > 8 => 8,
+        _ => S::TILE_ROWS,
+    }
+}
+
+impl<S: Simd, X: Rows> Block<'_, S, X> {
+    #[inline(always)]
+    fn run(&self, packed_x: &mut Aligned<f32>, sums: &mut Aligned<f32>) {
+        let (k, width) = (self.w.k, 2 * S::LANES);
+        let block_len =
+            self.rows.len().next_multiple_of(S::TILE_ROWS) * DEPTH.min(k.next_multiple_of(LINE));
+        packed_x.grow(block_len);
+        let depths = k.div_ceil(DEPTH).max(1);
+        if depths > 1 {
+            sums.grow(self.rows.len().next_multiple_of(S::TILE_ROWS) * self.panels.len() * width);
+        }
+        for depth in 0..depths {
+            let depth_range = depth * DEPTH..((depth + 1) * DEPTH).min(k);
+            self.pack(depth_range.clone(), packed_x);
+            for panel in self.panels.clone() {
+                let b = &self.w.data[(panel * k + depth_range.start) * width
+                    ..(panel * k + depth_range.end) * width];
+                let mut a_from = 0;
+                for first in self.rows.clone().step_by(S::TILE_ROWS) {
+                    let rows = S::TILE_ROWS.min(self.rows.end - first);
+                    let tile_len = tile_rows::<S>(rows) * depth_range.len().next_multiple_of(LINE);
+                    let a = &packed_x[a_from..a_from + tile_len];
+                    a_from += tile_len;
+                    let sum = if depths > 1 {
+                        let at = ((panel - self.panels.start)
+                            * self.rows.len().next_multiple_of(S::TILE_ROWS)
+                            + (first - self.rows.start))
+                            * width;
+                        &mut sums[at..at + S::TILE_ROWS * width]
+                    } else {
+                        &mut []
+                    };
+                    let step = Step {
+                        from_sums: depth > 0,
+                        last: depth + 1 == depths,
+                        panel,
+                        first,
+                        rows,
+                    };
+                    with_tile_rows!(S, rows, tile_step(self, &step, a, b, sum));
+                }
+            }
+        }
+    }
+
+    /// Packs the block: tile after tile, in each line after line, in each the rows.
+    #[inline(always)]
+    fn pack(&self, depth: Range<usize>, to: &mut [f32]) {
+        let mut at = 0;
+        for first in self.rows.clone().step_by(S::TILE_ROWS) {
+            let rows = S::TILE_ROWS.min(self.rows.end - first);
+            let tile = tile_rows::<S>(rows);
+            let len = tile * depth.len().next_multiple_of(LINE);
+            let lines = &mut to[at..at + len];
+            at += len;
+            for (i, line) in lines.chunks_exact_mut(tile * LINE).enumerate() {
+                let from = depth.start + i * LINE;
+                let values = LINE.min(depth.end - from);
+                for r in 0..rows {
+                    self.x
+                        .copy(first + r, from, &mut line[r * LINE..r * LINE + values]);
+                }
+            }
+        }
+    }
+}
+
+/// Which tile of which pass over the depth.
+struct Step {
+    from_sums: bool,
+    last: bool,
+    panel: usize,
+    first: usize,
+    rows: usize,
+}
+
+#[inline(always)]
+fn tile_step<S: Simd, const ROWS: usize>(
+    block: &Block<'_, S, impl Rows>,
+    step: &Step,
+    a: &[f32],
+    b: &[f32],
+    sums: &mut [f32],
+) {
+    let s = block.s;
+    let mut acc = [[s.zero(); 2]; ROWS];
+    if step.from_sums {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            let at = r * 2 * S::LANES;
+            *acc = [s.load(&sums[at..]), s.load(&sums[at + S::LANES..])];
+        }
+    }
+    tile(s, a, b, &mut acc);
+    if !step.last {
+        for (r, acc) in acc.iter().enumerate() {
+            let at = r * 2 * S::LANES;
+            s.store(&mut sums[at..], acc[0]);
+            s.store(&mut sums[at + S::LANES..], acc[1]);
+        }
+        return;
+    }
+    for (r, acc) in acc.iter().enumerate() {
+        if r >= step.rows {
+            break;
+        }
+        if block.w.gated {
+            let v = s.mul(math::silu(s, acc[0]), acc[1]);
+            block.epilogue.write(
+                s,
+                block.out,
+                (step.first + r, step.panel * S::LANES),
+                block.w.n,
+                v,
+            );
+        } else {
+            for (half, v) in acc.iter().enumerate() {
+                let column = (2 * step.panel + half) * S::LANES;
+                block
+                    .epilogue
+                    .write(s, block.out, (step.first + r, column), block.w.n, *v);
+            }
+        }
+    }
+}
+
+/// `acc += a · b` for a packed tile: `a` is lines × `ROWS` × [`LINE`], `b` depth × two vectors.
+#[inline(always)]
+pub(super) fn tile<S: Simd, const ROWS: usize>(
+    s: S,
+    a: &[f32],
+    b: &[f32],
+    acc: &mut [[S::F; 2]; ROWS],
+) {
+    let width = 2 * S::LANES;
+    let mut local = *acc;
+    let mut b_lines = b.chunks_exact(LINE * width);
+    let mut a_lines = a.chunks_exact(ROWS * LINE);
+    for (b, line) in b_lines.by_ref().zip(a_lines.by_ref()) {
+        for (i, b) in b.chunks_exact(width).enumerate() {
+            outer(s, line, i & (LINE - 1), b, &mut local);
+        }
+    }
+    if let Some(line) = a_lines.next() {
+        for (i, b) in b_lines.remainder().chunks_exact(width).enumerate() {
+            outer(s, line, i & (LINE - 1), b, &mut local);
+        }
+    }
+    *acc = local;
+}
+
+/// `acc += a · b` for one column of `a` and one row of `b`.
+#[inline(always)]
+fn outer<S: Simd, const ROWS: usize>(
+    s: S,
+    line: &[f32],
+    i: usize,
+    b: &[f32],
+    acc: &mut [[S::F; 2]; ROWS],
+) {
+    let (b0, b1) = (s.load(b), s.load(&b[S::LANES..]));
+    for r in 0..ROWS {
+        let x = s.splat(line[r * LINE + i]);
+        acc[r] = [s.fma(x, b0, acc[r][0]), s.fma(x, b1, acc[r][1])];
+    }
+}
