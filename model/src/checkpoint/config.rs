@@ -2,6 +2,7 @@
 
 use super::{CmvnValues, demo, training};
 use crate::audio::{AdapterConfig, WhaleConfig};
+use crate::fbank;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
 use crate::lm::LmConfig;
 use crate::vision::InternVitConfig;
@@ -29,6 +30,8 @@ pub struct ModelConfig {
     pub frame_fit: FrameFit,
     /// Layers of the visual connector.
     pub projector_depth: usize,
+    /// Features that the encoder listens to; without dither, so that a run can be repeated.
+    pub fbank: fbank::WhaleConfig,
     pub audio: WhaleConfig,
     pub adapter: AdapterConfig,
     /// From the side file; the checkpoint has the same values as tensors, perhaps rounded.

@@ -3,6 +3,7 @@
 use super::{CmvnValues, Layout, ModelConfig, read_json};
 use crate::audio::WhaleConfig;
 use crate::audio::adapter::{Activation, AdapterConfig, NormKind};
+use crate::fbank;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
 use crate::lm::LmConfig;
 use crate::vision::InternVitConfig;
@@ -140,6 +141,10 @@ pub(super) fn load(folder: &Path, path: &Path) -> Result<ModelConfig> {
         },
         frame_fit: FrameFit::Squash,
         projector_depth: PROJECTOR_DEPTH,
+        fbank: fbank::WhaleConfig {
+            num_mel_bins: audio.input_dim,
+            ..fbank::WhaleConfig::default()
+        },
         audio,
         adapter,
         cmvn,

@@ -2,6 +2,7 @@
 
 use crate::audio::WhaleConfig;
 use crate::audio::adapter::{Activation, AdapterConfig, NormKind};
+use crate::fbank;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
@@ -13,6 +14,46 @@ struct TrainYaml {
     is_json_cmvn: bool,
     encoder_conf: EncoderConf,
     model_conf: ModelConf,
+    #[serde(default)]
+    dataset_conf: DatasetConf,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct DatasetConf {
+    resample_conf: ResampleConf,
+    fbank_conf: FbankConf,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct ResampleConf {
+    resample_rate: u32,
+}
+
+impl Default for ResampleConf {
+    fn default() -> Self {
+        let resample_rate = fbank::WhaleConfig::default().sample_rate_hz;
+        Self { resample_rate }
+    }
+}
+
+/// Milliseconds.
+#[derive(Deserialize)]
+#[serde(default)]
+struct FbankConf {
+    frame_length: f64,
+    frame_shift: f64,
+}
+
+impl Default for FbankConf {
+    fn default() -> Self {
+        let config = fbank::WhaleConfig::default();
+        Self {
+            frame_length: config.frame_length_ms,
+            frame_shift: config.frame_shift_ms,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -84,6 +125,7 @@ fn batch() -> String {
 pub(super) struct AudioFiles {
     pub encoder: WhaleConfig,
     pub adapter: AdapterConfig,
+    pub fbank: fbank::WhaleConfig,
     pub json_cmvn: bool,
 }
 
@@ -134,7 +176,15 @@ pub(super) fn load(path: &Path) -> Result<AudioFiles> {
             adapter.inputs,
         ));
     }
+    let dataset = &yaml.dataset_conf;
     Ok(AudioFiles {
+        fbank: fbank::WhaleConfig {
+            num_mel_bins: yaml.input_dim,
+            frame_length_ms: dataset.fbank_conf.frame_length,
+            frame_shift_ms: dataset.fbank_conf.frame_shift,
+            sample_rate_hz: dataset.resample_conf.resample_rate,
+            ..fbank::WhaleConfig::default()
+        },
         encoder,
         adapter,
         json_cmvn: yaml.is_json_cmvn,

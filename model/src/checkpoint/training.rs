@@ -72,6 +72,7 @@ pub(super) fn load(folder: &Path, path: &Path) -> Result<ModelConfig> {
             _ => FrameFit::Crop,
         },
         projector_depth,
+        fbank: audio.fbank,
         audio: audio.encoder,
         adapter: audio.adapter,
         cmvn,

@@ -7,4 +7,6 @@
 
 mod audio;
 mod image;
+mod llm;
+mod prompt;
 mod support;

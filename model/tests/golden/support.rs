@@ -10,6 +10,8 @@ use vita_model::checkpoint::{ModelConfig, Shards};
 use vita_model::nn::Weights;
 
 pub const EXACT: f32 = 0.0;
+/// Everything from the first layer of the language model on.
+pub const LOGITS: f32 = 1e-3;
 /// Encoders, connectors and merged embeddings.
 pub const STAGE: f32 = 1e-4;
 
@@ -44,6 +46,17 @@ impl Folder {
         let path = self.path(name);
         let text = path.is_file().then(|| std::fs::read(&path))?;
         Some(serde_json::from_slice(&text.unwrap()).unwrap_or_else(|e| panic!("{name}: {e}")))
+    }
+
+    /// What stands between prefix and suffix in the names of the files that have both.
+    pub fn files(&self, prefix: &str, suffix: &str) -> Vec<String> {
+        let names = std::fs::read_dir(&self.root).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let middle =
+            names.filter_map(|n| Some(n.strip_prefix(prefix)?.strip_suffix(suffix)?.to_string()));
+        let mut middle: Vec<_> = middle.collect();
+        middle.sort();
+        middle
     }
 
     pub fn picture(&self, name: &str) -> Option<image::RgbImage> {

@@ -1,0 +1,197 @@
+//! `tokenizer.json`, with and without its special tokens.
+
+use super::detokenizer::Pieces;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Ids of the tokens that judge a question (spec 6.2), looked up by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateTokens {
+    /// `<1>`: a spoken question; answer it.
+    pub query: u32,
+    /// `<2>`: noise, or not meant for the system; stay silent.
+    pub noise: u32,
+    /// `<3>`: a typed question.
+    pub text: u32,
+}
+
+/// Text to ids and back.
+pub struct Tokenizer {
+    /// As published: for decoding, and for text that may name special tokens.
+    full: tokenizers::Tokenizer,
+    /// Without added tokens: reads any text as nothing but text.
+    plain: tokenizers::Tokenizer,
+    added: HashMap<String, u32>,
+    special: Vec<u32>,
+    bos: Option<u32>,
+    size: usize,
+    pieces: Pieces,
+    path: PathBuf,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::from_bytes(path, &crate::error::read_file(path)?)
+    }
+
+    /// `path` is for messages.
+    pub fn from_bytes(path: &Path, json: &[u8]) -> Result<Self> {
+        let fail = |reason: String| Error::Tokenizer {
+            path: path.to_path_buf(),
+            reason,
+        };
+        let parse =
+            |json: &[u8]| tokenizers::Tokenizer::from_bytes(json).map_err(|e| fail(e.to_string()));
+        let mut value: Value = serde_json::from_slice(json).map_err(|e| fail(e.to_string()))?;
+        for key in ["truncation", "padding"] {
+            value[key] = Value::Null;
+        }
+        let full = parse(value.to_string().as_bytes())?;
+        value["added_tokens"] = Value::Array(Vec::new());
+        value["post_processor"] = Value::Null;
+        let plain = parse(value.to_string().as_bytes())?;
+
+        let opening = full.encode("", true).map_err(|e| fail(e.to_string()))?;
+        let decoder = value["decoder"].to_string();
+        let size = full
+            .get_vocab(true)
+            .values()
+            .max()
+            .map_or(0, |&id| id as usize + 1);
+        let added = full.get_added_tokens_decoder();
+        let pieces = Pieces::new(&full, size, &decoder).map_err(fail)?;
+        Ok(Self {
+            added: added
+                .iter()
+                .map(|(&id, t)| (t.content.clone(), id))
+                .collect(),
+            special: added
+                .iter()
+                .filter(|(_, t)| t.special)
+                .map(|(&id, _)| id)
+                .collect(),
+            bos: opening.get_ids().first().copied(),
+            path: path.to_path_buf(),
+            full,
+            plain,
+            size,
+            pieces,
+        })
+    }
+
+    /// Rows that an embedding table needs: the largest id and one.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The token that every prompt begins with, for tokenizers that have one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Id of an added token (an end of turn, a state token) by its text.
+    pub fn added_token(&self, text: &str) -> Result<u32> {
+        self.added
+            .get(text)
+            .copied()
+            .ok_or_else(|| Error::Tokenizer {
+                path: self.path.clone(),
+                reason: format!("expected a token {text:?} of its own, found none"),
+            })
+    }
+
+    /// The three state tokens, by the names that VITA gave them.
+    pub fn state_tokens(&self) -> Result<StateTokens> {
+        Ok(StateTokens {
+            query: self.added_token("<1>")?,
+            noise: self.added_token("<2>")?,
+            text: self.added_token("<3>")?,
+        })
+    }
+
+    /// Ids of a run of plain text: no special token is recognised in it, none is added.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = self.encode(&self.plain, text)?;
+        match ids.iter().find(|id| self.special.contains(id)) {
+            Some(id) => Err(Error::Input(format!(
+                "the text turned into special token {id}"
+            ))),
+            None => Ok(ids),
+        }
+    }
+
+    /// Ids of trusted text, in which special tokens are recognised by their names. Never for user text.
+    pub fn encode_markup(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode(&self.full, text)
+    }
+
+    fn encode(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+        let encoding = tokenizer
+            .encode_fast(text, false)
+            .map_err(|e| Error::Tokenizer {
+                path: self.path.clone(),
+                reason: e.to_string(),
+            })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of ids, all at once.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.full
+            .decode(ids, skip_special)
+            .map_err(|e| Error::Tokenizer {
+                path: self.path.clone(),
+                reason: e.to_string(),
+            })
+    }
+
+    /// Is the token one that a reader should not see?
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
+    }
+
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// Splits trusted template text at the names of added tokens.
+    pub(super) fn split_markup<'a>(&self, text: &'a str) -> Vec<MarkupPiece<'a>> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((at, name, id)) = self.first_added(rest) {
+            if at > 0 {
+                pieces.push(MarkupPiece::Text(&rest[..at]));
+            }
+            pieces.push(MarkupPiece::Token(id));
+            rest = &rest[at + name.len()..];
+        }
+        if !rest.is_empty() {
+            pieces.push(MarkupPiece::Text(rest));
+        }
+        pieces
+    }
+
+    /// The first added token in a text; of those that begin there, the longest.
+    fn first_added(&self, text: &str) -> Option<(usize, &str, u32)> {
+        self.added
+            .iter()
+            .filter(|(name, _)| !name.is_empty())
+            .filter_map(|(name, &id)| Some((text.find(name.as_str())?, name.as_str(), id)))
+            .min_by_key(|(at, name, _)| (*at, std::cmp::Reverse(name.len())))
+    }
+}
+
+pub(super) enum MarkupPiece<'a> {
+    Text(&'a str),
+    Token(u32),
+}
