@@ -488,6 +488,45 @@ fn other_audio_is_refused() {
 }
 
 #[test]
+fn a_time_at_the_end_of_all_times_is_survived() {
+    let mut harness = harness(&[], S16);
+    harness
+        .push(buffer(&[0; 4_000], gst::ClockTime::MAX - time(100)))
+        .unwrap();
+    harness
+        .push(buffer(&[0; 4_000], gst::ClockTime::MAX))
+        .unwrap();
+    assert_eq!(stat(&harness, "frames"), 48);
+}
+
+#[test]
+fn the_documented_pipeline_runs() {
+    init();
+    let lines: Vec<&str> = include_str!("../src/mel/mod.rs")
+        .lines()
+        .filter_map(|line| {
+            line.trim_start_matches(" *")
+                .trim()
+                .strip_prefix("gst-launch-1.0 ")
+        })
+        .collect();
+    assert!(!lines.is_empty());
+    for line in lines {
+        let pipeline = gst::parse::launch(line).unwrap();
+        let bus = pipeline.bus().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let types = [gst::MessageType::Eos, gst::MessageType::Error];
+        let end = bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &types);
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert_eq!(
+            end.map(|message| message.type_()),
+            Some(gst::MessageType::Eos),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn it_starts_anew_after_a_stop() {
     let mut harness = harness(&[], S16);
     harness.push(buffer(&[0; 500], time(0))).unwrap();

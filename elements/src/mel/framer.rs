@@ -167,7 +167,7 @@ impl Framer {
 
     fn is_cut(&self, buffer: &gst::BufferRef) -> bool {
         let Some(run) = &self.run else { return false };
-        let expected = run.start + self.time(self.state.samples());
+        let expected = run.start.saturating_add(self.time(self.state.samples()));
         let off = buffer.pts().map_or(gst::ClockTime::ZERO, |pts| {
             pts.max(expected) - pts.min(expected)
         });
@@ -261,10 +261,10 @@ impl Run {
         let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_ne_bytes()).collect();
         let mut buffer = gst::Buffer::from_mut_slice(bytes);
         let (first, end) = (self.next_frame, self.next_frame + frames);
-        let pts = self.start + time(first * shift, rate_hz);
+        let time_of = |frame| self.start.saturating_add(time(frame * shift, rate_hz));
         let out = buffer.get_mut().expect("nobody else has it yet");
-        out.set_pts(pts);
-        out.set_duration(self.start + time(end * shift, rate_hz) - pts);
+        out.set_pts(time_of(first));
+        out.set_duration(time_of(end) - time_of(first));
         out.set_offset(first);
         out.set_offset_end(end);
         if first == 0 {

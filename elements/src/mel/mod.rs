@@ -39,7 +39,7 @@
  * ## Example
  *
  * |[
- * gst-launch-1.0 audiotestsrc num-buffers=50 ! audio/x-raw,rate=16000,channels=1 ! vitamel ! fakesink silent=false -v
+ * gst-launch-1.0 audiotestsrc num-buffers=50 ! audio/x-raw,rate=16000,channels=1 ! vitamel ! fakesink
  * ]|
  */
 mod framer;
