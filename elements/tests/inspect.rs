@@ -10,11 +10,11 @@ use std::{
 
 use gst::prelude::*;
 
-/// The plugin as it is shipped: cargo puts the cdylib beside the folder of the test executables.
+/// The plugin as it is shipped. Cargo builds the cdylib into the folder of the test executables; the one in the folder above is
+/// only brought up to date when more than single tests are built.
 fn plugin_file() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let plugin = profile.join("libgstvita.so");
+    let plugin = test.with_file_name("libgstvita.so");
     assert!(
         plugin.exists(),
         "{} is missing: run `cargo build --workspace` once",

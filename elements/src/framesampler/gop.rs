@@ -11,6 +11,9 @@ use std::collections::VecDeque;
 
 use super::rate::RateGrid;
 
+/// Encoders hardly make groups shorter than this, so one of unknown length is taken to be longer.
+const SHORT_GROUP_NS: i64 = 500_000_000;
+
 /// A group of pictures longer than this is no longer remembered; it is decoded along instead.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -296,7 +299,8 @@ impl KeySpacing {
                 due.saturating_add(Self::slack_ns(period)) < key.saturating_add(spacing)
             }
             // Longer than any before: it has no end in sight.
-            _ => age >= period,
+            Some(_) => age >= period,
+            None => age >= period || period <= SHORT_GROUP_NS,
         }
     }
 }

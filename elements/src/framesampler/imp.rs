@@ -76,7 +76,14 @@ impl FrameSampler {
 
     fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings();
-        if std::mem::take(&mut lock(&self.state).renegotiate) {
+        let renegotiate = {
+            let mut state = lock(&self.state);
+            if state.incoming.is_none() {
+                return Err(gst::FlowError::NotNegotiated);
+            }
+            std::mem::take(&mut state.renegotiate)
+        };
+        if renegotiate {
             self.push_caps(&settings);
         }
         let items = lock(&self.state).sampler.buffer(&settings, buffer);
@@ -148,6 +155,7 @@ impl FrameSampler {
             Ok(media) => media,
             Err(error) => {
                 gst::element_imp_error!(self, gst::CoreError::Negotiation, ["{error}"]);
+                lock(&self.state).incoming = None;
                 return false;
             }
         };

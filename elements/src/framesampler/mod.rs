@@ -20,8 +20,8 @@
  * In `mode=rate` the stream may be coded: H.264, H.265, VP8, VP9 or AV1 as its parser puts it out. When key frames come at least as
  * often as the grid's points, the first *key frame* at or after each point is kept and nothing else is decoded. Otherwise, the frames
  * that others refer to are passed on from the key frame up to the wanted one, marked `DECODE_ONLY`. Decoders put these out all the
- * same (the `avdec_` ones of GStreamer 1.22 do): a second sampler of the same rate behind the decoder drops them, and the first one
- * gets `post-messages=false`. `keyframes-only=true` never does that: the rate is then an upper bound. With B frames, the first frame in decoding order at or after the point is kept. A stream
+ * same (the `avdec_` ones of GStreamer 1.22 do): a second sampler of the same rate behind the decoder drops them, by a meta that
+ * decoders copy, and the first one gets `post-messages=false`. `keyframes-only=true` never does that: the rate is then an upper bound. With B frames, the first frame in decoding order at or after the point is kept. A stream
  * that begins or breaks in mid-group waits for its next key frame. Played backwards, everything is passed on.
  *
  * After a kept frame a still-frame event makes the decoder put it out at once, where nothing more is to be decoded before the next key frame.
@@ -50,6 +50,7 @@ mod codec;
 mod gop;
 mod history;
 mod imp;
+mod not_wanted;
 mod parsed;
 mod rate;
 mod sampler;
@@ -65,6 +66,7 @@ glib::wrapper! {
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    not_wanted::register();
     gst::Element::register(
         Some(plugin),
         "vitaframesampler",

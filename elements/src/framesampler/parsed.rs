@@ -5,6 +5,7 @@ use super::{
     caps::Media,
     codec::Codec,
     gop::{Drop, Unit},
+    not_wanted,
     sampler::{Item, Sampler},
     stats::Reason,
 };
@@ -81,15 +82,16 @@ impl Sampler {
         }
         for release in outcome.releases {
             let mut buffer = release.payload;
-            let flags = buffer.make_mut();
+            let pushed = buffer.make_mut();
             if release.discont {
-                flags.set_flags(gst::BufferFlags::DISCONT);
+                pushed.set_flags(gst::BufferFlags::DISCONT);
             }
             if release.wanted {
                 self.keep(settings, buffer, items);
                 continue;
             }
-            flags.set_flags(gst::BufferFlags::DECODE_ONLY);
+            pushed.set_flags(gst::BufferFlags::DECODE_ONLY);
+            not_wanted::mark(pushed);
             if release.first_time {
                 self.stats.decode_only += 1;
             } else {

@@ -10,6 +10,7 @@ use super::{
     clip::{Chosen, Clip},
     gop::{GopGate, Limits},
     history::{History, Request},
+    not_wanted,
     parsed::ParameterSets,
     rate::{Interval, RateGrid},
     stats::{Reason, Stats},
@@ -301,6 +302,7 @@ impl Sampler {
         let time = buffer.pts().or(buffer.dts());
         let end = time.map(|time| time + buffer.duration().unwrap_or(gst::ClockTime::ZERO));
         !buffer.flags().contains(gst::BufferFlags::DECODE_ONLY)
+            && !not_wanted::is_marked(buffer)
             && self
                 .segment
                 .as_ref()
