@@ -17,6 +17,7 @@ pub mod nn;
 pub mod prompt;
 pub mod resample;
 pub mod sampling;
+pub mod scheduler;
 pub mod vad;
 pub mod video;
 pub mod vision;

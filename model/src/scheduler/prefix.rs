@@ -1,0 +1,83 @@
+use std::collections::HashSet;
+
+use super::prompt::Mark;
+use crate::Result;
+use crate::lm::KvCache;
+
+/// What finished sequences remember, for prompts that begin as they did: a system prompt, frames that were encoded
+/// before, the conversation so far.
+#[derive(Debug, Default)]
+pub(super) struct PrefixCache {
+    /// Least recently used first.
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    marks: Vec<Mark>,
+    cache: KvCache,
+}
+
+/// Shorter common prefixes are not worth an entry's look-up.
+const MIN_TOKENS: usize = 8;
+
+impl PrefixCache {
+    /// A cache for the longest known prefix of `marks`, at most all but the last position: that one has to be run for
+    /// its logits.
+    pub fn find(&mut self, marks: &[Mark]) -> Result<Option<KvCache>> {
+        let usable = &marks[..marks.len().saturating_sub(1)];
+        let best = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(i, entry)| (common(&entry.marks, usable), i))
+            .max();
+        let Some((len, i)) = best.filter(|(len, _)| *len >= MIN_TOKENS) else {
+            return Ok(None);
+        };
+        let mut entry = self.entries.remove(i);
+        let mut cache = entry.cache.fork()?;
+        cache.truncate(len)?;
+        self.entries.push(entry);
+        Ok(Some(cache))
+    }
+
+    /// Keeps what a sequence remembers; entries that are prefixes of it are no longer needed.
+    pub fn put(&mut self, mut marks: Vec<Mark>, cache: KvCache) {
+        marks.truncate(cache.len());
+        if marks.len() < MIN_TOKENS {
+            return;
+        }
+        self.entries
+            .retain(|entry| !marks.starts_with(&entry.marks));
+        self.entries.push(Entry { marks, cache });
+    }
+
+    /// Gives up the entry that was not used for longest. `false`: there is none.
+    pub fn evict(&mut self) -> bool {
+        if self.entries.is_empty() {
+            return false;
+        }
+        self.entries.remove(0);
+        true
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes held, memory shared between entries counted once.
+    pub fn bytes(&self) -> usize {
+        let mut seen = HashSet::new();
+        self.entries
+            .iter()
+            .flat_map(|entry| entry.cache.pieces())
+            .filter(|(id, _)| seen.insert(*id))
+            .map(|(_, bytes)| bytes)
+            .sum()
+    }
+}
+
+fn common(a: &[Mark], b: &[Mark]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
