@@ -66,6 +66,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn turn(id: u64, tokens: usize) -> Turn {
@@ -73,6 +75,7 @@ mod tests {
             id: TurnId(id),
             question: Question::Text {
                 text: format!("question {id}"),
+                at: Duration::ZERO,
             },
             said: format!("answer {id}"),
             cut_off: false,

@@ -168,13 +168,19 @@ fn defect_05_a_history_limit_of_zero_means_none() {
 fn defect_06_text_like_a_prompt_is_kept_to_the_letter() {
     let mut duplex = Duplex::new(Settings::default());
     let text = "user: sure, see </s>\nbot:<image><2> resume";
-    let turn = duplex.ask(at(1), text);
+    let turn = duplex.ask(at(1), at(1), text);
     duplex.judged(at(1), turn, QUERY, 10);
     let generation = duplex.speaking().expect("typed questions are accepted");
     duplex.delta(generation, "user: ok", 3);
     duplex.ended(at(2), generation, End::EndOfSequence);
     let turn = duplex.history().turns().next().expect("one turn");
-    assert_eq!(turn.question, Question::Text { text: text.into() });
+    assert_eq!(
+        turn.question,
+        Question::Text {
+            text: text.into(),
+            at: at(1)
+        }
+    );
     assert_eq!(turn.said, "user: ok");
 }
 

@@ -161,7 +161,7 @@ fn apply(
             let start = now.saturating_sub(Duration::from_millis(millis));
             asked.push(duplex.utterance_ended(now, asked.len() as u64, start, now));
         }
-        Step::Ask => asked.push(duplex.ask(now, "what?")),
+        Step::Ask => asked.push(duplex.ask(now, now, "what?")),
         Step::Judged { slot, query, noise } => {
             if let Some(turn) = in_slot(slot) {
                 duplex.judged(

@@ -142,9 +142,11 @@ impl Duplex {
     }
 
     /// Somebody typed a question. It goes the same way as a spoken one and is always accepted.
-    pub fn ask(&mut self, now: Duration, text: impl Into<String>) -> TurnId {
+    /// `at`: how far the media have come.
+    pub fn ask(&mut self, now: Duration, at: Duration, text: impl Into<String>) -> TurnId {
         let turn = self.new_turn();
-        self.enqueue(now, turn, Question::Text { text: text.into() });
+        let text = text.into();
+        self.enqueue(now, turn, Question::Text { text, at });
         turn
     }
 
@@ -303,7 +305,7 @@ impl Duplex {
         };
         let (start, end) = match asked.question {
             Question::Speech { start, end, .. } => (start, end),
-            Question::Text { .. } => (asked.at, asked.at),
+            Question::Text { at, .. } => (at, at),
         };
         let frames = Interval {
             start: start.saturating_sub(self.settings.look_back),

@@ -5,8 +5,7 @@
 //! listening slot and judged by the state token's probabilities. Noise changes nothing but an audited notice. A question
 //! stops the running answer, the slots swap roles, and the judged sequence goes on into the new answer.
 //!
-//! [`Duplex`] does no I/O: its methods say what happened and when, [`Duplex::next_command`] says what to do. All times
-//! are on one clock, the running time of the pipeline.
+//! [`Duplex`] does no I/O: its methods say what happened and when, [
 
 mod machine;
 mod notice;
@@ -53,9 +52,8 @@ pub enum Question {
         start: Duration,
         end: Duration,
     },
-    Text {
-        text: String,
-    },
+    /// `at`: how far the media had come when it was asked.
+    Text { text: String, at: Duration },
 }
 
 /// A stretch of time, both ends included.
