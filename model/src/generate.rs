@@ -87,6 +87,11 @@ impl Writer {
         &self.ids
     }
 
+    /// The longest answer that it writes.
+    pub fn max_new_tokens(&self) -> usize {
+        self.rules.max_new_tokens
+    }
+
     pub fn stop(&self) -> Option<Stop> {
         self.stop
     }
@@ -100,10 +105,22 @@ impl Writer {
         if self.stop.is_some() {
             return Err(Error::Input("the answer has ended".into()));
         }
-        let id = self.sampler.sample(logits)?;
         if self.ids.is_empty() {
-            self.states = Some(StateProbabilities::of(logits, &self.tokens));
+            self.judge(logits);
         }
+        let id = self.sampler.sample(logits)?;
+        self.take(id, room)
+    }
+
+    /// What the logits of the first position say of the question.
+    pub fn judge(&mut self, logits: &[f32]) -> StateProbabilities {
+        let states = StateProbabilities::of(logits, &self.tokens);
+        self.states = Some(states);
+        states
+    }
+
+    /// Goes on with a token that was not drawn: the state token that the caller decided on.
+    pub fn take(&mut self, id: u32, room: usize) -> Result<Delta> {
         self.ids.push(id);
         self.stop = self.rules.after(id, self.ids.len());
         if self.stop.is_none() && room == 0 {

@@ -80,7 +80,7 @@ impl Default for GenerateOptions {
 /// A loaded model. Immutable; share it in an `Arc`.
 pub struct Vita {
     config: ModelConfig,
-    lm: LanguageModel,
+    lm: Arc<LanguageModel>,
     vision: InternVit,
     projector: MlpProjector,
     audio: Whale,
@@ -123,7 +123,12 @@ impl Vita {
             )?,
             audio: Whale::new(&config.audio, cmvn, &w_audio.pp("encoder"))?,
             adapter: AudioAdapter::new(&config.adapter, &w_audio.pp("adpter"))?,
-            lm: LanguageModel::new(&config.lm, tokenizer.size(), config.max_length, w)?,
+            lm: Arc::new(LanguageModel::new(
+                &config.lm,
+                tokenizer.size(),
+                config.max_length,
+                w,
+            )?),
             fbank: Fbank::whale(&config.fbank).map_err(|e| Error::Input(e.to_string()))?,
             states: tokenizer.state_tokens()?,
             stop_ids: template.stop_ids(&tokenizer)?,
@@ -137,7 +142,7 @@ impl Vita {
         &self.config
     }
 
-    pub fn lm(&self) -> &LanguageModel {
+    pub fn lm(&self) -> &Arc<LanguageModel> {
         &self.lm
     }
 

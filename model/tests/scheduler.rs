@@ -4,34 +4,63 @@
 mod common;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use candle_core::{DType, Device, Tensor};
-use common::{backbones, ids};
+use common::{VOCABULARY, backbones, ids};
 use proptest::prelude::*;
 use vita_model::ErrorKind;
-use vita_model::lm::Decoder;
-use vita_model::sampling::Sampling;
-use vita_model::scheduler::{FinishReason, Job, Limits, Output, Scheduler, SequenceId, Span};
+use vita_model::generate::{StateProbabilities, Writer};
+use vita_model::lm::LanguageModel;
+use vita_model::prompt::{Detokenizer, Media, MediaKind, Segment, Tokenizer};
+use vita_model::sampling::{Sampler, SamplingParams, Stop, StopRules};
+use vita_model::scheduler::{Job, Limits, Output, Scheduler, SequenceId};
+
+static TOKENIZER: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoint/tokenizer.json");
+    Arc::new(Tokenizer::load(&path).expect("the tokenizer loads"))
+});
+
+fn writer(max_new_tokens: usize, end: Vec<u32>) -> Writer {
+    let rules = StopRules {
+        end,
+        silent_first: None,
+        max_new_tokens,
+    };
+    let sampler = Sampler::new(SamplingParams::default()).expect("greedy");
+    let states = TOKENIZER.state_tokens().expect("state tokens");
+    Writer::new(
+        sampler,
+        rules,
+        Detokenizer::new(TOKENIZER.clone(), true),
+        states,
+    )
+}
 
 fn job(prompt: Vec<u32>, max_new_tokens: usize) -> Job {
     Job {
-        prompt: vec![Span::Tokens(prompt)],
-        sampling: Sampling::default(),
-        max_new_tokens,
-        stop: Vec::new(),
-        watch: vec![1, 2, 3],
+        prompt: vec![Segment::Ids(prompt)],
+        writer: writer(max_new_tokens, Vec::new()),
+        logit_bias: Vec::new(),
         hold: false,
     }
+}
+
+fn media(key: u64, vectors: Tensor) -> Segment {
+    let kind = MediaKind::Audio;
+    Segment::Media(Media { kind, key, vectors })
 }
 
 /// Everything that came out, by sequence.
 #[derive(Default)]
 struct Heard {
     tokens: HashMap<SequenceId, Vec<u32>>,
-    watched: HashMap<SequenceId, Vec<f32>>,
+    text: HashMap<SequenceId, String>,
+    states: HashMap<SequenceId, StateProbabilities>,
     cached: HashMap<SequenceId, usize>,
-    finished: HashMap<SequenceId, FinishReason>,
+    stopped: HashMap<SequenceId, Stop>,
     failed: HashMap<SequenceId, String>,
 }
 
@@ -41,19 +70,22 @@ impl Heard {
             match output {
                 Output::Prefilled {
                     id,
-                    watched,
+                    states,
                     cached_tokens,
                     ..
                 } => {
-                    self.watched.insert(id, watched);
+                    self.states.insert(id, states);
                     self.cached.insert(id, cached_tokens);
                 }
-                Output::Token { id, token } => self.tokens.entry(id).or_default().push(token),
-                Output::Finished { id, reason } => {
-                    assert!(
-                        self.finished.insert(id, reason).is_none(),
-                        "{id:?} finished twice"
-                    );
+                Output::Delta { id, delta } => {
+                    self.tokens.entry(id).or_default().push(delta.id);
+                    self.text.entry(id).or_default().push_str(&delta.text);
+                    if let Some(stop) = delta.stop {
+                        assert!(
+                            self.stopped.insert(id, stop).is_none(),
+                            "{id:?} stopped twice"
+                        );
+                    }
                 }
                 Output::Failed { id, error } => {
                     assert!(
@@ -74,7 +106,7 @@ fn run(scheduler: &mut Scheduler) -> Heard {
     heard
 }
 
-fn alone(model: &Arc<Decoder>, job: Job) -> Vec<u32> {
+fn alone(model: &Arc<LanguageModel>, job: Job) -> Vec<u32> {
     let mut scheduler = Scheduler::new(model.clone(), Limits::default());
     let id = scheduler.submit(job).expect("it fits");
     run(&mut scheduler).tokens.remove(&id).unwrap_or_default()
@@ -101,7 +133,7 @@ fn batched_equals_single() {
         let heard = run(&mut scheduler);
         for (id, expected) in submitted.iter().zip(single) {
             assert_eq!(heard.tokens[id], expected, "{name}");
-            assert_eq!(heard.finished[id], FinishReason::MaxNewTokens);
+            assert_eq!(heard.stopped[id], Stop::MaxTokens);
         }
     }
 }
@@ -109,16 +141,13 @@ fn batched_equals_single() {
 #[test]
 fn a_remembered_prefix_changes_nothing_but_the_work() {
     for (name, model) in backbones() {
-        let media = Tensor::randn(0f32, 1.0, (10, 32), &Device::Cpu).expect("random embeddings");
+        let vectors = Tensor::randn(0f32, 1.0, (10, 32), &Device::Cpu).expect("random embeddings");
         let system = ids(1, 60);
         let prompt = |question: u32| Job {
             prompt: vec![
-                Span::Tokens(system.clone()),
-                Span::Media {
-                    key: 77,
-                    embeddings: media.clone(),
-                },
-                Span::Tokens(ids(question, 9)),
+                Segment::Ids(system.clone()),
+                media(77, vectors.clone()),
+                Segment::Ids(ids(question, 9)),
             ],
             ..job(Vec::new(), 10)
         };
@@ -137,12 +166,9 @@ fn a_remembered_prefix_changes_nothing_but_the_work() {
         assert_eq!(heard.tokens[&third], heard.tokens[&second], "{name}");
         let other = Job {
             prompt: vec![
-                Span::Tokens(system.clone()),
-                Span::Media {
-                    key: 78,
-                    embeddings: media.clone(),
-                },
-                Span::Tokens(vec![1]),
+                Segment::Ids(system.clone()),
+                media(78, vectors.clone()),
+                Segment::Ids(vec![1]),
             ],
             ..job(Vec::new(), 1)
         };
@@ -202,8 +228,12 @@ fn a_held_sequence_waits_and_goes_on_with_the_given_token() {
         let beside = scheduler.submit(job(ids(3, 5), 5)).expect("it fits");
         assert!(!scheduler.resume(held, None), "not prefilled yet");
         let heard = run(&mut scheduler);
-        assert_eq!(heard.watched[&held].len(), 3);
-        assert!(heard.watched[&held].iter().all(|p| (0.0..=1.0).contains(p)));
+        let states = heard.states[&held];
+        assert!(
+            [states.query, states.noise, states.text]
+                .iter()
+                .all(|p| (0.0..=1.0).contains(p))
+        );
         assert_eq!(heard.tokens.get(&held), None, "{name}: it waits");
         assert_eq!(
             heard.tokens[&beside].len(),
@@ -223,24 +253,42 @@ fn a_held_sequence_waits_and_goes_on_with_the_given_token() {
 }
 
 #[test]
-fn a_stop_token_ends_the_answer_and_is_not_given_out() {
+fn a_stop_token_ends_the_answer_and_is_not_written() {
     let (_, model) = backbones().remove(0);
     let answer = alone(&model, job(ids(1, 20), 16));
     let stop = answer[9];
     let first = answer.iter().position(|t| *t == stop).expect("it is there");
     let mut scheduler = Scheduler::new(model, Limits::default());
-    let id = scheduler
-        .submit(Job {
-            stop: vec![stop],
-            ..job(ids(1, 20), 16)
-        })
-        .expect("it fits");
+    let job = Job {
+        writer: writer(16, vec![stop]),
+        ..job(ids(1, 20), 16)
+    };
+    let id = scheduler.submit(job).expect("it fits");
     let heard = run(&mut scheduler);
-    assert_eq!(
-        heard.tokens.get(&id).cloned().unwrap_or_default(),
-        answer[..first]
-    );
-    assert_eq!(heard.finished[&id], FinishReason::Stop);
+    assert_eq!(heard.tokens[&id], answer[..=first]);
+    assert_eq!(heard.stopped[&id], Stop::End);
+    let mut detokenizer = Detokenizer::new(TOKENIZER.clone(), true);
+    let mut text: String = answer[..first]
+        .iter()
+        .map(|id| detokenizer.push(*id))
+        .collect();
+    text += &detokenizer.finish();
+    assert_eq!(heard.text[&id], text);
+}
+
+#[test]
+fn a_bias_decides_the_outcome() {
+    let (_, model) = backbones().remove(0);
+    let noise = TOKENIZER.state_tokens().expect("state tokens").noise;
+    let mut scheduler = Scheduler::new(model, Limits::default());
+    let job = Job {
+        logit_bias: vec![(noise, 100.0)],
+        ..job(ids(1, 20), 1)
+    };
+    let id = scheduler.submit(job).expect("it fits");
+    let heard = run(&mut scheduler);
+    assert_eq!(heard.tokens[&id], [noise]);
+    assert!(heard.states[&id].noise > 0.999);
 }
 
 #[test]
@@ -258,7 +306,7 @@ fn a_long_prompt_never_keeps_an_answer_waiting() {
     let long = scheduler.submit(job(ids(2, 320), 5)).expect("it fits");
     let mut heard = Heard::default();
     let mut steps = 0;
-    while !heard.watched.contains_key(&long) {
+    while !heard.states.contains_key(&long) {
         let before = heard.tokens.get(&speaks).map_or(0, Vec::len);
         heard.take(scheduler.step());
         assert_eq!(
@@ -286,7 +334,7 @@ fn prompts_share_what_a_step_can_read() {
     let mut heard = Heard::default();
     heard.take(scheduler.step());
     assert!(
-        heard.watched.contains_key(&short),
+        heard.states.contains_key(&short),
         "the short prompt does not wait for the long one"
     );
     assert_eq!(
@@ -294,16 +342,16 @@ fn prompts_share_what_a_step_can_read() {
         60,
         "and leaves it what it does not need"
     );
-    assert!(!heard.watched.contains_key(&long));
+    assert!(!heard.states.contains_key(&long));
 }
 
 #[test]
 fn memory_bounds_what_runs_and_what_is_remembered() {
     let (_, model) = backbones().remove(0);
-    let per_token = model.config().kv_bytes_per_token(4);
-    // Two sequences of 100 tokens at their upper bound of 1.5 × 100 + 64.
+    let per_token = model.cache_shape().bytes_per_position();
+    // Two sequences of 100 tokens, each with room for twice as many.
     let limits = Limits {
-        memory_bytes: 2 * 214 * per_token,
+        memory_bytes: 2 * 200 * per_token,
         ..Limits::default()
     };
     let mut scheduler = Scheduler::new(model, limits);
@@ -358,20 +406,24 @@ fn prompts_that_cannot_be_run_are_refused_at_once() {
     let (_, model) = backbones().remove(0);
     let mut scheduler = Scheduler::new(model, Limits::default());
     let wide = Tensor::zeros((2, 33), DType::F32, &Device::Cpu).expect("zeros");
-    let media = |embeddings| Job {
-        prompt: vec![Span::Media { key: 1, embeddings }],
+    let with_media = |vectors| Job {
+        prompt: vec![media(1, vectors)],
         ..job(Vec::new(), 1)
     };
+    let outside = VOCABULARY as u32;
     let refused = [
-        (job(Vec::new(), 1), "the prompt is empty"),
-        (job(vec![50], 1), "token 50 is outside the vocabulary of 50"),
+        (job(Vec::new(), 1), "the prompt is empty".to_owned()),
         (
-            job(vec![1; 510], 3),
-            "the prompt needs 513 positions, the model has 512: shorten it",
+            job(vec![outside], 1),
+            format!("token {outside} of a vocabulary of {VOCABULARY}"),
         ),
         (
-            media(wide),
-            "media embeddings: expected shape [n, 32], found [2, 33]",
+            job(vec![1; 510], 3),
+            "the prompt needs 513 positions, the model has 512: shorten it".to_owned(),
+        ),
+        (
+            with_media(wide),
+            "media vectors: expected shape [tokens, 32], found [2, 33]".to_owned(),
         ),
     ];
     for (job, message) in refused {
@@ -389,23 +441,19 @@ fn a_sequence_that_fails_does_not_disturb_its_batch() {
     let expected = alone(&model, job(ids(1, 20), 8));
     let mut scheduler = Scheduler::new(model, Limits::default());
     let before = scheduler.submit(job(ids(1, 20), 8)).expect("it fits");
-    // Embeddings of another type cannot be put beside the others: the arithmetic of the step fails.
-    let wrong = Tensor::zeros((4, 32), DType::F64, &Device::Cpu).expect("zeros");
-    let bad = scheduler
-        .submit(Job {
-            prompt: vec![Span::Media {
-                key: 9,
-                embeddings: wrong,
-            }],
-            ..job(Vec::new(), 4)
-        })
-        .expect("its shape is right");
+    let poison = Tensor::full(f32::NAN, (4, 32), &Device::Cpu).expect("a tensor");
+    let bad = Job {
+        prompt: vec![media(9, poison)],
+        ..job(Vec::new(), 4)
+    };
+    let bad = scheduler.submit(bad).expect("its shape is right");
     let after = scheduler.submit(job(ids(1, 20), 8)).expect("it fits");
     let heard = run(&mut scheduler);
     assert_eq!(heard.tokens[&before], expected);
     assert_eq!(heard.tokens[&after], expected);
+    assert_eq!(heard.failed.len(), 1);
     assert!(
-        heard.failed.contains_key(&bad) && heard.failed.len() == 1,
+        heard.failed[&bad].contains("not a number"),
         "{:?}",
         heard.failed
     );
@@ -460,10 +508,10 @@ proptest! {
             let expected = &expected[seed as usize - 1];
             let said = heard.tokens.get(&id).cloned().unwrap_or_default();
             if cancelled.contains(&id) {
-                prop_assert!(expected.starts_with(&said) && !heard.finished.contains_key(&id));
+                prop_assert!(expected.starts_with(&said) && !heard.stopped.contains_key(&id));
             } else {
                 prop_assert_eq!(&said, expected);
-                prop_assert!(heard.finished.contains_key(&id));
+                prop_assert!(heard.stopped.contains_key(&id));
             }
         }
     }

@@ -5,17 +5,17 @@ mod common;
 
 use candle_core::Tensor;
 use common::{backbones, ids};
-use vita_model::lm::{Decoder, KvCache, Part};
+use vita_model::lm::{Chunk, KvCache, LanguageModel};
 use vita_model::nn::Probe;
 
 const TOLERANCE: f32 = 1e-4;
 
 /// Runs the ids through and returns the logits of every row.
-fn run(model: &Decoder, cache: &mut KvCache, ids: &[u32]) -> Tensor {
+fn run(model: &LanguageModel, cache: &mut KvCache, ids: &[u32]) -> Tensor {
     let embeddings = model.embed(ids).expect("ids are in the vocabulary");
-    let mut parts = [Part {
+    let mut parts = [Chunk {
         cache,
-        rows: ids.len(),
+        len: ids.len(),
     }];
     let hidden = model
         .forward(&embeddings, &mut parts, &mut Probe::none())
@@ -44,8 +44,8 @@ fn close(name: &str, a: &Tensor, b: &Tensor) {
 fn a_prompt_in_pieces_is_the_prompt() {
     for (name, model) in backbones() {
         let prompt = ids(1, 150);
-        let whole = run(&model, &mut model.new_cache(), &prompt);
-        let mut cache = model.new_cache();
+        let whole = run(&model, &mut model.cache(), &prompt);
+        let mut cache = model.cache();
         let mut from = 0;
         for n in [1, 63, 1, 20, 65] {
             let part = run(&model, &mut cache, &prompt[from..from + n]);
@@ -63,7 +63,7 @@ fn batched_equals_single() {
         let mut caches: Vec<KvCache> = Vec::new();
         let mut single = Vec::new();
         for (seed, &n) in lengths.iter().enumerate() {
-            let mut cache = model.new_cache();
+            let mut cache = model.cache();
             run(&model, &mut cache, &ids(seed as u32, 5 * seed + 1));
             single.push(run(
                 &model,
@@ -77,10 +77,10 @@ fn batched_equals_single() {
             .enumerate()
             .flat_map(|(seed, &n)| ids(9 + seed as u32, n))
             .collect();
-        let mut parts: Vec<Part> = caches
+        let mut parts: Vec<Chunk> = caches
             .iter_mut()
             .zip(lengths)
-            .map(|(cache, rows)| Part { cache, rows })
+            .map(|(cache, rows)| Chunk { cache, len: rows })
             .collect();
         let hidden = model
             .forward(
@@ -102,7 +102,7 @@ fn batched_equals_single() {
 fn forked_equals_recomputed() {
     for (name, model) in backbones() {
         let past = ids(3, 40);
-        let mut original = model.new_cache();
+        let mut original = model.cache();
         run(&model, &mut original, &past);
         // Deep enough that the pieces are joined on the way.
         let mut forks = Vec::new();
@@ -118,7 +118,7 @@ fn forked_equals_recomputed() {
             told.extend(ids(20 + i as u32, 3));
             assert_eq!(fork.len(), told.len());
             told.push(42);
-            let recomputed = last(&run(&model, &mut model.new_cache(), &told));
+            let recomputed = last(&run(&model, &mut model.cache(), &told));
             close(name, &run(&model, &mut fork, &[42]), &recomputed);
         }
     }
@@ -129,23 +129,23 @@ fn truncated_and_continued_equals_never_truncated() {
     for (name, model) in backbones() {
         for keep in [0usize, 1, 39, 40, 41, 55, 60] {
             let told = ids(5, 60);
-            let mut cache = model.new_cache();
+            let mut cache = model.cache();
             run(&model, &mut cache, &told[..40]);
             let mut other = cache.fork().expect("forks");
             run(&model, &mut cache, &told[40..]);
-            cache.truncate(keep).expect("truncates");
+            cache.truncate(keep);
             assert_eq!(cache.len(), keep);
             run(&model, &mut cache, &[1, 2, 3]);
 
             let mut fresh: Vec<u32> = told[..keep].to_vec();
             fresh.extend([1, 2, 3, 4]);
-            let expected = last(&run(&model, &mut model.new_cache(), &fresh));
+            let expected = last(&run(&model, &mut model.cache(), &fresh));
             close(name, &run(&model, &mut cache, &[4]), &expected);
 
             // The fork still has its own past.
             let mut fresh = told[..40].to_vec();
             fresh.push(4);
-            let expected = last(&run(&model, &mut model.new_cache(), &fresh));
+            let expected = last(&run(&model, &mut model.cache(), &fresh));
             close(name, &run(&model, &mut other, &[4]), &expected);
         }
     }
@@ -154,12 +154,12 @@ fn truncated_and_continued_equals_never_truncated() {
 #[test]
 fn a_step_that_cannot_be_done_changes_no_cache() {
     for (name, model) in backbones() {
-        let mut cache = model.new_cache();
+        let mut cache = model.cache();
         run(&model, &mut cache, &ids(1, 500));
         let embeddings = model.embed(&ids(2, 13)).expect("embeds");
-        let mut parts = [Part {
+        let mut parts = [Chunk {
             cache: &mut cache,
-            rows: 13,
+            len: 13,
         }];
         let error = model
             .forward(&embeddings, &mut parts, &mut Probe::none())
@@ -170,20 +170,23 @@ fn a_step_that_cannot_be_done_changes_no_cache() {
             "{name}"
         );
         assert_eq!(cache.len(), 500);
-        assert!(model.embed(&[50]).is_err());
+        assert!(model.embed(&[common::VOCABULARY as u32]).is_err());
     }
 }
 
 #[test]
 fn shared_memory_is_counted_by_its_identity() {
     let (_, model) = backbones().remove(0);
-    let mut cache = model.new_cache();
+    let mut cache = model.cache();
     run(&model, &mut cache, &ids(1, 64));
+    let bytes = 64 * model.cache_shape().bytes_per_position();
+    assert_eq!((cache.own_bytes(), cache.segments().count()), (bytes, 0));
     let fork = cache.fork().expect("forks");
-    let mut both: Vec<_> = cache.pieces().chain(fork.pieces()).collect();
-    both.sort_by_key(|(id, _)| format!("{id:?}"));
-    both.dedup();
-    let bytes: usize = both.iter().map(|(_, bytes)| bytes).sum();
-    assert_eq!(bytes, 64 * model.config().kv_bytes_per_token(4));
-    assert_eq!(cache.bytes(), bytes);
+    assert_eq!(cache.own_bytes() + fork.own_bytes(), 0);
+    let segments: Vec<(usize, usize)> = cache.segments().collect();
+    assert_eq!(segments, fork.segments().collect::<Vec<_>>());
+    assert_eq!(
+        segments.iter().map(|(_, bytes)| bytes).sum::<usize>(),
+        bytes
+    );
 }

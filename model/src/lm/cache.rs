@@ -59,6 +59,16 @@ struct Segment {
     layers: Vec<Pair>,
 }
 
+impl Segment {
+    fn bytes(&self) -> usize {
+        let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
+        self.layers
+            .iter()
+            .map(|pair| bytes(&pair.k) + bytes(&pair.v))
+            .sum()
+    }
+}
+
 /// The first `len` positions of a frozen segment.
 #[derive(Debug, Clone)]
 struct Shared {
@@ -104,6 +114,12 @@ impl KvCache {
     /// Bytes that only this cache holds.
     pub fn own_bytes(&self) -> usize {
         self.capacity * self.shape.bytes_per_position()
+    }
+
+    /// The segments shared with other caches, and the bytes of each: equal addresses are the same memory.
+    pub fn segments(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let segments = self.shared.iter().map(|shared| &shared.segment);
+        segments.map(|segment| (Arc::as_ptr(segment).addr(), segment.bytes()))
     }
 
     fn shared_len(&self) -> usize {

@@ -175,6 +175,11 @@ impl LanguageModel {
         self.vocabulary
     }
 
+    /// The longest sequence that it was prepared for.
+    pub fn max_length(&self) -> usize {
+        self.rotary.positions()
+    }
+
     pub fn cache_shape(&self) -> CacheShape {
         CacheShape {
             layers: self.layers.len(),

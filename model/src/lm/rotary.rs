@@ -42,6 +42,10 @@ impl Rotary {
         })
     }
 
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
     /// Angles of tokens at the given runs of positions (first, count).
     pub fn angles(&self, runs: &[(usize, usize)]) -> Result<Angles> {
         let needed = runs

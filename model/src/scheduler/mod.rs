@@ -15,10 +15,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use media::MediaCache;
-pub use prompt::Span;
-pub use sequence::{FinishReason, Job, Output, SequenceId};
+pub use sequence::{Job, Output, SequenceId};
 
-use crate::lm::Decoder;
+use crate::lm::LanguageModel;
 use crate::{Error, Result};
 use prefix::PrefixCache;
 use prompt::Mark;
@@ -65,22 +64,34 @@ pub struct Stats {
     pub prefixes: usize,
 }
 
-#[derive(Debug)]
+/// See the [module](self).
 pub struct Scheduler {
-    model: Arc<Decoder>,
+    lm: Arc<LanguageModel>,
     limits: Limits,
     running: Vec<Sequence>,
-    waiting: VecDeque<(SequenceId, Job, Vec<Mark>)>,
+    waiting: VecDeque<Waiting>,
     prefixes: PrefixCache,
     outputs: Vec<Output>,
     next_id: u64,
     stats: Stats,
 }
 
+struct Waiting {
+    id: SequenceId,
+    job: Job,
+    marks: Vec<Mark>,
+}
+
+impl Waiting {
+    fn positions(&self) -> usize {
+        self.marks.len() + self.job.writer.max_new_tokens()
+    }
+}
+
 impl Scheduler {
-    pub fn new(model: Arc<Decoder>, limits: Limits) -> Self {
+    pub fn new(lm: Arc<LanguageModel>, limits: Limits) -> Self {
         Self {
-            model,
+            lm,
             limits,
             running: Vec::new(),
             waiting: VecDeque::new(),
@@ -89,10 +100,6 @@ impl Scheduler {
             next_id: 0,
             stats: Stats::default(),
         }
-    }
-
-    pub fn model(&self) -> &Arc<Decoder> {
-        &self.model
     }
 
     pub fn stats(&self) -> Stats {
@@ -110,12 +117,11 @@ impl Scheduler {
     /// [`Error::Input`] for a prompt that cannot be embedded, [`Error::TooLong`] when prompt and answer do not fit the
     /// model's positions, [`Error::Busy`] when they never fit the memory budget or too many wait already.
     pub fn submit(&mut self, job: Job) -> Result<SequenceId> {
-        prompt::check(&job.prompt, &self.model)?;
+        prompt::check(&job.prompt, &self.lm)?;
+        let id = SequenceId(self.next_id);
         let marks = prompt::marks(&job.prompt);
-        let (needed, available) = (
-            marks.len() + job.max_new_tokens,
-            self.model.config().max_positions,
-        );
+        let waiting = Waiting { id, job, marks };
+        let (needed, available) = (waiting.positions(), self.lm.max_length());
         if needed > available {
             return Err(Error::TooLong { needed, available });
         }
@@ -131,37 +137,34 @@ impl Scheduler {
                 self.waiting.len()
             )));
         }
-        let id = SequenceId(self.next_id);
         self.next_id += 1;
-        self.waiting.push_back((id, job, marks));
+        self.waiting.push_back(waiting);
         Ok(id)
     }
 
-    /// Goes on with a sequence that was [held](Job::hold) after its prefill, with `first` as its first token, or with a
-    /// sampled one. `false`: there is no such sequence, or it is not held.
+    /// Goes on with a sequence that was [held](Job::hold) after its prefill, with `first` as its first token, or with one
+    /// that it chooses. `false`: there is no such sequence, or it is not held.
     pub fn resume(&mut self, id: SequenceId, first: Option<u32>) -> bool {
-        let Some(place) = self.running.iter().position(|s| s.id == id) else {
+        let Some(place) = self.place(id) else {
             return false;
         };
         let sequence = &mut self.running[place];
-        let Phase::Held { logits } = &sequence.phase else {
-            return false;
+        let logits = match &mut sequence.phase {
+            Phase::Held { logits } => std::mem::take(logits),
+            _ => return false,
         };
-        let token = first.unwrap_or_else(|| sequence.sampler.sample(logits));
-        if let Some(reason) = sequence.take(token, &mut self.outputs) {
-            self.finish(place, reason);
-        }
+        self.write(place, &logits, first);
         true
     }
 
     /// Drops a sequence; what it remembers is kept for prompts that begin as it did. `false`: it was over already.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
-        if let Some(place) = self.running.iter().position(|s| s.id == id) {
+        if let Some(place) = self.place(id) {
             self.retire(place);
             return true;
         }
         let before = self.waiting.len();
-        self.waiting.retain(|(waiting, ..)| *waiting != id);
+        self.waiting.retain(|waiting| waiting.id != id);
         self.waiting.len() < before
     }
 
@@ -171,27 +174,31 @@ impl Scheduler {
         !self.outputs.is_empty() || !self.running.iter().all(held) || self.can_admit()
     }
 
+    fn place(&self, id: SequenceId) -> Option<usize> {
+        self.running.iter().position(|sequence| sequence.id == id)
+    }
+
     fn can_admit(&self) -> bool {
-        let Some((_, job, marks)) = self.waiting.front() else {
+        let Some(next) = self.waiting.front() else {
             return false;
         };
-        let needed = self.bytes_for(marks.len() + job.max_new_tokens);
+        let needed = self.bytes_for(next.positions());
         self.running.len() < self.limits.max_sequences
             && self.reserved() + needed <= self.limits.memory_bytes
     }
 
     /// Admits in order, giving up remembered prefixes where memory is short.
     fn admit(&mut self) {
-        while self.can_admit() {
-            let Some((id, job, marks)) = self.waiting.pop_front() else {
-                return;
-            };
-            let needed = self.bytes_for(marks.len() + job.max_new_tokens);
+        while self.can_admit()
+            && let Some(next) = self.waiting.pop_front()
+        {
+            let needed = self.bytes_for(next.positions());
+            let Waiting { id, job, marks } = next;
             let found = self.prefixes.find(&marks);
             self.make_room(needed);
             match found {
                 Ok(cache) => {
-                    let cache = cache.unwrap_or_else(|| self.model.new_cache());
+                    let cache = cache.unwrap_or_else(|| self.lm.cache());
                     self.stats.cached_tokens += cache.len() as u64;
                     self.running.push(Sequence::new(id, job, marks, cache));
                 }
@@ -210,26 +217,41 @@ impl Scheduler {
 
     /// Bytes that the running sequences may come to need.
     fn reserved(&self) -> usize {
-        let tokens = |s: &Sequence| s.prompt_tokens + s.max_new_tokens;
-        self.running.iter().map(|s| self.bytes_for(tokens(s))).sum()
+        self.running
+            .iter()
+            .map(|s| self.bytes_for(s.reserved()))
+            .sum()
     }
 
-    /// Upper bound for a sequence of so many tokens: tails grow with half as much again to spare.
+    /// Upper bound for a sequence of so many tokens: a tail begins with 64 and doubles.
     fn bytes_for(&self, tokens: usize) -> usize {
-        let element = self.model.compute_dtype().size_in_bytes();
-        (tokens + tokens / 2 + 64) * self.model.config().kv_bytes_per_token(element)
+        (2 * tokens).max(64) * self.lm.cache_shape().bytes_per_position()
     }
 
-    fn finish(&mut self, place: usize, reason: FinishReason) {
-        let id = self.retire(place);
-        self.outputs.push(Output::Finished { id, reason });
+    /// The next token of a sequence: chosen from the logits, or given.
+    fn write(&mut self, place: usize, logits: &[f32], given: Option<u32>) {
+        let sequence = &mut self.running[place];
+        let id = sequence.id;
+        match sequence.write(logits, given, self.lm.max_length()) {
+            Ok(delta) => {
+                if delta.stop.is_some() {
+                    self.retire(place);
+                }
+                self.outputs.push(Output::Delta { id, delta });
+            }
+            Err(error) => self.fail(place, error),
+        }
     }
 
     /// Takes a sequence out of the batch and keeps what it remembers.
-    fn retire(&mut self, place: usize) -> SequenceId {
+    fn retire(&mut self, place: usize) {
         let sequence = self.running.remove(place);
         self.prefixes.put(sequence.marks, sequence.cache);
         self.make_room(0);
-        sequence.id
+    }
+
+    fn fail(&mut self, place: usize, error: Error) {
+        let id = self.running.remove(place).id;
+        self.outputs.push(Output::Failed { id, error });
     }
 }

@@ -6,13 +6,12 @@ use crate::lm::KvCache;
 
 /// What finished sequences remember, for prompts that begin as they did: a system prompt, frames that were encoded
 /// before, the conversation so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct PrefixCache {
     /// Least recently used first.
     entries: Vec<Entry>,
 }
 
-#[derive(Debug)]
 struct Entry {
     marks: Vec<Mark>,
     cache: KvCache,
@@ -37,7 +36,7 @@ impl PrefixCache {
         };
         let mut entry = self.entries.remove(i);
         let mut cache = entry.cache.fork()?;
-        cache.truncate(len)?;
+        cache.truncate(len);
         self.entries.push(entry);
         Ok(Some(cache))
     }
@@ -68,13 +67,15 @@ impl PrefixCache {
 
     /// Bytes held, memory shared between entries counted once.
     pub fn bytes(&self) -> usize {
-        let mut seen = HashSet::new();
-        self.entries
+        let own: usize = self
+            .entries
             .iter()
-            .flat_map(|entry| entry.cache.pieces())
-            .filter(|(id, _)| seen.insert(*id))
-            .map(|(_, bytes)| bytes)
-            .sum()
+            .map(|entry| entry.cache.own_bytes())
+            .sum();
+        let mut seen = HashSet::new();
+        let segments = self.entries.iter().flat_map(|entry| entry.cache.segments());
+        let shared = segments.filter(|(address, _)| seen.insert(*address));
+        own + shared.map(|(_, bytes)| bytes).sum::<usize>()
     }
 }
 

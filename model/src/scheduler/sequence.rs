@@ -1,21 +1,21 @@
-use super::prompt::{Mark, Span};
+use super::prompt::Mark;
+use crate::generate::{Delta, StateProbabilities, Writer};
 use crate::lm::KvCache;
-use crate::sampling::{Sampler, Sampling};
+use crate::prompt::Segment;
+use crate::{Error, Result};
 
 /// Names a sequence. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(pub(super) u64);
 
 /// A sequence to be run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Job {
-    pub prompt: Vec<Span>,
-    pub sampling: Sampling,
-    pub max_new_tokens: usize,
-    /// Tokens that end the answer; they are not given out.
-    pub stop: Vec<u32>,
-    /// Tokens whose probability at the first position is reported: the state tokens.
-    pub watch: Vec<u32>,
+    pub prompt: Vec<Segment>,
+    /// Chooses the tokens, writes the text and knows when to stop.
+    pub writer: Writer,
+    /// Added to the logits of these tokens before anything else; for tests that force an outcome.
+    pub logit_bias: Vec<(u32, f32)>,
     /// Wait after the prefill until [`super::Scheduler::resume`] or [`super::Scheduler::cancel`].
     pub hold: bool,
 }
@@ -26,53 +26,32 @@ pub enum Output {
     /// The prompt is done.
     Prefilled {
         id: SequenceId,
-        /// Probabilities of the [watched](Job::watch) tokens, from the softmax over the whole vocabulary.
-        watched: Vec<f32>,
+        states: StateProbabilities,
         prompt_tokens: usize,
         /// Of these, so many were remembered from earlier sequences.
         cached_tokens: usize,
     },
-    Token {
-        id: SequenceId,
-        token: u32,
-    },
-    Finished {
-        id: SequenceId,
-        reason: FinishReason,
-    },
-    Failed {
-        id: SequenceId,
-        error: crate::Error,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// One of the [stop tokens](Job::stop).
-    Stop,
-    MaxNewTokens,
+    /// One more token; the last one has its reason to stop.
+    Delta { id: SequenceId, delta: Delta },
+    /// The sequence is over; the others of its batch are not concerned.
+    Failed { id: SequenceId, error: Error },
 }
 
 /// A sequence under way.
-#[derive(Debug)]
 pub(super) struct Sequence {
     pub id: SequenceId,
-    pub prompt: Vec<Span>,
+    pub prompt: Vec<Segment>,
     /// What stands at every position so far, generated tokens included.
     pub marks: Vec<Mark>,
     pub prompt_tokens: usize,
     pub cached_tokens: usize,
     pub cache: KvCache,
-    pub sampler: Sampler,
-    pub stop: Vec<u32>,
-    pub watch: Vec<u32>,
+    pub writer: Writer,
+    pub logit_bias: Vec<(u32, f32)>,
     pub hold: bool,
-    pub new_tokens: usize,
-    pub max_new_tokens: usize,
     pub phase: Phase,
 }
 
-#[derive(Debug)]
 pub(super) enum Phase {
     Prefill,
     /// Prefilled, with the logits of the first position.
@@ -94,28 +73,40 @@ impl Sequence {
             prompt: job.prompt,
             marks,
             cache,
-            sampler: Sampler::new(job.sampling),
-            stop: job.stop,
-            watch: job.watch,
+            writer: job.writer,
+            logit_bias: job.logit_bias,
             hold: job.hold,
-            new_tokens: 0,
-            max_new_tokens: job.max_new_tokens,
             phase: Phase::Prefill,
         }
     }
 
-    /// Takes the next token: gives it out and goes on with it, or ends here.
-    pub fn take(&mut self, token: u32, outputs: &mut Vec<Output>) -> Option<FinishReason> {
-        if self.stop.contains(&token) {
-            return Some(FinishReason::Stop);
+    /// Positions that it may come to take.
+    pub fn reserved(&self) -> usize {
+        self.prompt_tokens + self.writer.max_new_tokens()
+    }
+
+    pub fn bias(&self, logits: &mut [f32]) {
+        for (token, bias) in &self.logit_bias {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
         }
-        outputs.push(Output::Token { id: self.id, token });
-        self.new_tokens += 1;
-        if self.new_tokens >= self.max_new_tokens {
-            return Some(FinishReason::MaxNewTokens);
-        }
-        self.marks.push(Mark::Token(token));
-        self.phase = Phase::Decode { token };
-        None
+    }
+
+    /// Chooses the next token, or takes the one that is given.
+    pub fn write(
+        &mut self,
+        logits: &[f32],
+        given: Option<u32>,
+        max_length: usize,
+    ) -> Result<Delta> {
+        let room = max_length.saturating_sub(self.marks.len() + 1);
+        let delta = match given {
+            Some(token) => self.writer.take(token, room)?,
+            None => self.writer.next(logits, room)?,
+        };
+        self.marks.push(Mark::Token(delta.id));
+        self.phase = Phase::Decode { token: delta.id };
+        Ok(delta)
     }
 }

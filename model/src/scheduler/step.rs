@@ -4,9 +4,8 @@ use super::prompt;
 use super::sequence::{Output, Phase, Sequence};
 use super::{Scheduler, SequenceId};
 use crate::Result;
-use crate::lm::{Decoder, Part};
+use crate::lm::{Chunk, LanguageModel};
 use crate::nn::Probe;
-use crate::sampling;
 
 /// Rows that one sequence has in a step.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +59,7 @@ impl Scheduler {
     }
 
     fn run(&mut self, shares: &[Share]) {
-        match forward(&self.model, &mut self.running, shares) {
+        match forward(&self.lm, &mut self.running, shares) {
             Ok(logits) => self.digest(shares, logits),
             Err(error) => match shares {
                 [share] => self.fail(share.place, error),
@@ -68,11 +67,6 @@ impl Scheduler {
                 many => many.iter().rev().for_each(|share| self.run(&[*share])),
             },
         }
-    }
-
-    fn fail(&mut self, place: usize, error: crate::Error) {
-        let id = self.running.remove(place).id;
-        self.outputs.push(Output::Failed { id, error });
     }
 
     /// `logits` has an entry for each share whose sequence now needs its next token.
@@ -84,15 +78,15 @@ impl Scheduler {
             }
         }
         for (id, mut logits) in logits {
-            let Some(place) = self.running.iter().position(|s| s.id == id) else {
+            let Some(place) = self.place(id) else {
                 continue;
             };
             let sequence = &mut self.running[place];
-            sequence.sampler.bias(&mut logits);
+            sequence.bias(&mut logits);
             if matches!(sequence.phase, Phase::Prefill) {
                 self.outputs.push(Output::Prefilled {
                     id,
-                    watched: sampling::probabilities(&logits, &sequence.watch),
+                    states: sequence.writer.judge(&logits),
                     prompt_tokens: sequence.prompt_tokens,
                     cached_tokens: sequence.cached_tokens,
                 });
@@ -101,17 +95,14 @@ impl Scheduler {
                     continue;
                 }
             }
-            let token = sequence.sampler.sample(&logits);
-            if let Some(reason) = sequence.take(token, &mut self.outputs) {
-                self.finish(place, reason);
-            }
+            self.write(place, &logits, None);
         }
     }
 }
 
 /// The batch itself: logits of those sequences that are through with their prompt.
 fn forward(
-    model: &Decoder,
+    lm: &LanguageModel,
     running: &mut [Sequence],
     shares: &[Share],
 ) -> Result<Vec<(SequenceId, Vec<f32>)>> {
@@ -123,8 +114,8 @@ fn forward(
         let sequence = &running[share.place];
         let from = sequence.cache.len();
         embeddings.push(match sequence.phase {
-            Phase::Decode { token } => model.embed(&[token])?,
-            _ => prompt::embed(&sequence.prompt, from, share.rows, model)?,
+            Phase::Decode { token } => lm.embed(&[token])?,
+            _ => prompt::embed(&sequence.prompt, from, share.rows, lm)?,
         });
         rows += share.rows;
         if from + share.rows >= sequence.prompt_tokens {
@@ -132,25 +123,25 @@ fn forward(
             last_rows.push(rows as u32 - 1);
         }
     }
+    let mut chunks: Vec<Chunk> = Vec::with_capacity(shares.len());
     let mut shared = shares.iter().peekable();
-    let mut parts: Vec<Part> = Vec::with_capacity(shares.len());
     for (place, sequence) in running.iter_mut().enumerate() {
         if let Some(share) = shared.next_if(|share| share.place == place) {
-            parts.push(Part {
+            chunks.push(Chunk {
+                len: share.rows,
                 cache: &mut sequence.cache,
-                rows: share.rows,
             });
         }
     }
-    let hidden = model.forward(
+    let hidden = lm.forward(
         &Tensor::cat(&embeddings, 0)?,
-        &mut parts,
+        &mut chunks,
         &mut Probe::none(),
     )?;
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
     let last_rows = Tensor::new(last_rows, hidden.device())?;
-    let logits = model.logits(&hidden.index_select(&last_rows, 0)?)?;
+    let logits = lm.logits(&hidden.index_select(&last_rows, 0)?)?;
     Ok(wanted.into_iter().zip(logits.to_vec2()?).collect())
 }

@@ -1,66 +1,35 @@
-//! Every language model, tiny and with random weights.
+//! Every language model, tiny and with random weights, and the published tokenizer's small sister to write with.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use vita_model::lm::{Decoder, Experts, LmConfig, RopeLayout};
+use vita_model::lm::{LanguageModel, LmConfig};
 use vita_model::nn::{RandomSource, Weights};
 
-pub fn config() -> LmConfig {
-    LmConfig {
-        hidden_size: 32,
-        intermediate_size: 48,
-        layers: 2,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 8,
-        vocab_size: 50,
-        max_positions: 512,
-        rope_theta: 1e4,
-        rope_layout: RopeLayout::Half,
-        norm_eps: 1e-5,
-        experts: None,
-        tied_head: false,
-        qkv_bias: false,
-    }
-}
+/// That of the tokenizer in `tests/golden`.
+pub const VOCABULARY: usize = 768;
+pub const MAX_LENGTH: usize = 512;
 
-pub fn backbones() -> Vec<(&'static str, Arc<Decoder>)> {
-    let mixtral = LmConfig {
-        experts: Some(Experts {
-            count: 4,
-            per_token: 2,
-        }),
-        ..config()
-    };
-    let qwen2 = LmConfig {
-        qkv_bias: true,
-        tied_head: true,
-        ..config()
-    };
-    let gguf = LmConfig {
-        rope_layout: RopeLayout::Interleaved,
-        tied_head: true,
-        ..config()
-    };
-    [
-        ("llama", config()),
-        ("mixtral", mixtral),
-        ("qwen2", qwen2),
-        ("llama of a GGUF file", gguf),
-    ]
-    .into_iter()
-    .map(|(name, config)| {
-        let weights = Weights::f32(Arc::new(RandomSource { seed: 7 }));
-        (
-            name,
-            Arc::new(Decoder::new(config, &weights).expect("random weights fit")),
-        )
-    })
-    .collect()
+pub fn backbones() -> Vec<(&'static str, Arc<LanguageModel>)> {
+    let sparse = r#","num_local_experts":4,"num_experts_per_tok":2"#;
+    [("llama", ""), ("mixtral", sparse), ("qwen2", r#","tie_word_embeddings":true"#)]
+        .into_iter()
+        .map(|(name, more)| {
+            let json = format!(
+                r#"{{"model_type":"{name}","vocab_size":{VOCABULARY},"hidden_size":32,"intermediate_size":48,"num_hidden_layers":2,
+                "num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":{MAX_LENGTH}{more}}}"#
+            );
+            let config: LmConfig = serde_json::from_str(&json).expect("a config");
+            config.validate(Path::new("config.json")).expect("a sound config");
+            let weights = Weights::f32(Arc::new(RandomSource { seed: 7 }));
+            let model = LanguageModel::new(&config, VOCABULARY, MAX_LENGTH, &weights);
+            (name, Arc::new(model.expect("random weights fit")))
+        })
+        .collect()
 }
 
 pub fn ids(seed: u32, n: usize) -> Vec<u32> {
     (0..n as u32)
-        .map(|i| (i * 7 + seed * 13 + i * i) % 50)
+        .map(|i| (i * 7 + seed * 13 + i * i) % VOCABULARY as u32)
         .collect()
 }
