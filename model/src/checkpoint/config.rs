@@ -1,6 +1,6 @@
 //! What a checkpoint folder says of itself, whichever dialect it is written in.
 
-use super::{CmvnValues, demo, training};
+use super::{demo, training};
 use crate::audio::{AdapterConfig, WhaleConfig};
 use crate::fbank;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
@@ -9,6 +9,9 @@ use crate::vision::InternVitConfig;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
+
+/// Longest sequence that is prepared for; tables of positions grow with it.
+const MAX_POSITIONS: usize = 1 << 20;
 
 /// The two dialects of `config.json` (spec 1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct ModelConfig {
     pub audio: WhaleConfig,
     pub adapter: AdapterConfig,
     /// From the side file; the checkpoint has the same values as tensors, perhaps rounded.
-    pub cmvn: Option<CmvnValues>,
+    pub cmvn: Option<fbank::Cmvn>,
     /// Longest merged sequence. Longer ones are an error (the reference cuts the question off).
     pub max_length: usize,
 }
@@ -66,7 +69,15 @@ impl ModelConfig {
         self.lm.validate(path)?;
         self.vision.validate(path)?;
         self.audio.validate(path)?;
-        super::check_sizes(path, &[("tokenizer_model_max_length", self.max_length)])?;
+        if !(2..=MAX_POSITIONS).contains(&self.max_length) {
+            let expected = format!("2 to {MAX_POSITIONS}");
+            return Err(Error::config(
+                path,
+                "tokenizer_model_max_length",
+                expected,
+                self.max_length,
+            ));
+        }
         let crop = self.image_processor.crop as usize;
         if !crop.is_multiple_of(self.vision.patch_size)
             || !(crop / self.vision.patch_size).is_multiple_of(2)

@@ -1,6 +1,6 @@
 //! The demo layout (spec 1.3): the same tensors, another `config.json`.
 
-use super::{CmvnValues, Layout, ModelConfig, read_json};
+use super::{Layout, ModelConfig, cmvn, read_json};
 use crate::audio::WhaleConfig;
 use crate::audio::adapter::{Activation, AdapterConfig, NormKind};
 use crate::fbank;
@@ -106,10 +106,7 @@ pub(super) fn load(folder: &Path, path: &Path) -> Result<ModelConfig> {
         .join("feature_extractor")
         .join("preprocessor_config.json");
     let cmvn = match extractor.is_file() {
-        true => Some(CmvnValues::load_feature_extractor(
-            &extractor,
-            audio.input_dim,
-        )?),
+        true => Some(cmvn::read_feature_extractor(&extractor, audio.input_dim)?),
         false => None,
     };
     let adapter = AdapterConfig {

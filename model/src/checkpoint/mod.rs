@@ -7,7 +7,7 @@ mod shards;
 mod train_yaml;
 mod training;
 
-pub use cmvn::{CmvnValues, load_cmvn};
+pub use cmvn::load_cmvn;
 pub use config::{Layout, ModelConfig};
 pub use shards::{Shards, TensorInfo};
 

@@ -1,6 +1,6 @@
 //! The training layout (spec 1.2).
 
-use super::{CmvnValues, Layout, ModelConfig, part_folder, read_json, train_yaml};
+use super::{Layout, ModelConfig, cmvn, part_folder, read_json, train_yaml};
 use crate::connector::MlpProjector;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
 use crate::lm::LmConfig;
@@ -52,7 +52,7 @@ pub(super) fn load(folder: &Path, path: &Path) -> Result<ModelConfig> {
     let audio = train_yaml::load(&audio_folder.join("train.yaml"))?;
     let cmvn_path = audio_folder.join("global_cmvn");
     let cmvn = match cmvn_path.is_file() {
-        true => Some(CmvnValues::load_statistics(
+        true => Some(cmvn::read_statistics(
             &cmvn_path,
             audio.json_cmvn,
             audio.encoder.input_dim,

@@ -33,11 +33,16 @@ impl Cmvn {
         };
         let text = std::fs::read_to_string(file).map_err(|e| error(e.to_string()))?;
         let stats: Stats = serde_json::from_str(&text).map_err(|e| error(e.to_string()))?;
-        Self::from_stats(&stats).map_err(error)
+        Self::from_sums(&stats.mean_stat, &stats.var_stat, stats.frame_num).map_err(error)
     }
 
-    fn from_stats(stats: &Stats) -> Result<Self, String> {
-        let (sums, squares) = (&stats.mean_stat, &stats.var_stat);
+    /// From values that are finished: one of each a mel bin.
+    pub(crate) fn from_values(mean: Vec<f32>, istd: Vec<f32>) -> Self {
+        Self { mean, istd }
+    }
+
+    /// From sums of values and of squares over a number of frames.
+    pub(crate) fn from_sums(sums: &[f64], squares: &[f64], frames: f64) -> Result<Self, String> {
         if sums.is_empty() || sums.len() != squares.len() {
             return Err(format!(
                 "mean_stat has {} values and var_stat {}, expected as many as mel bins in both",
@@ -45,18 +50,14 @@ impl Cmvn {
                 squares.len()
             ));
         }
-        if stats.frame_num <= 0.0 {
-            return Err(format!(
-                "frame_num is {}, expected more than 0",
-                stats.frame_num
-            ));
+        if frames <= 0.0 {
+            return Err(format!("frame_num is {frames}, expected more than 0"));
         }
-        let means = sums.iter().map(|sum| sum / stats.frame_num);
-        let istds = means.clone().zip(squares).map(|(mean, square)| {
-            1.0 / (square / stats.frame_num - mean * mean)
-                .max(VARIANCE_FLOOR)
-                .sqrt()
-        });
+        let means = sums.iter().map(|sum| sum / frames);
+        let istds = means
+            .clone()
+            .zip(squares)
+            .map(|(mean, square)| 1.0 / (square / frames - mean * mean).max(VARIANCE_FLOOR).sqrt());
         Ok(Self {
             mean: means.map(|x| x as f32).collect(),
             istd: istds.map(|x| x as f32).collect(),
@@ -122,12 +123,7 @@ mod tests {
 
     #[test]
     fn a_constant_bin_stays_finite() {
-        let cmvn = Cmvn::from_stats(&Stats {
-            mean_stat: vec![6.0],
-            var_stat: vec![12.0],
-            frame_num: 3.0,
-        })
-        .unwrap();
+        let cmvn = Cmvn::from_sums(&[6.0], &[12.0], 3.0).unwrap();
         let mut frames = [2.0];
         cmvn.apply(&mut frames);
         assert_eq!(frames, [0.0]);

@@ -1,12 +1,14 @@
 //! Audio encoder and adapter, every stage (`audio.safetensors`, `demo_audio_path.safetensors`,
 //! `audio_lengths.json`).
 
-use crate::support::{EXACT, Folder, Report, STAGE, Seen, Tensors, say};
+use crate::support::{EXACT, Folder, Report, STAGE, Seen, Tensors, open_model, say};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
+use std::path::Path;
 use vita_model::Result;
 use vita_model::audio::{AudioAdapter, Padded, Whale, whale};
 use vita_model::checkpoint::load_cmvn;
+use vita_model::fbank::Fbank;
 use vita_model::nn::Probe;
 
 /// Zero frames that stand for missing audio in the reference's training batches.
@@ -19,8 +21,8 @@ struct Ears {
 }
 
 impl Ears {
-    fn load(folder: &Folder) -> Self {
-        let (config, weights) = folder.model();
+    fn load(checkpoint: &Path) -> Self {
+        let (config, weights) = open_model(checkpoint);
         let w = weights.pp("model.audio_encoder");
         let cmvn = load_cmvn(&config, &weights).unwrap();
         Self {
@@ -51,7 +53,7 @@ fn golden_audio_encoder_and_adapter() {
     let Some(tensors) = folder.tensors("audio.safetensors") else {
         return say("no audio.safetensors: skipped");
     };
-    let ears = Ears::load(&folder);
+    let ears = Ears::load(&folder.checkpoint());
     let mut report = Report::new("audio");
     let groups: BTreeSet<&str> = tensors
         .0
@@ -119,7 +121,11 @@ fn golden_audio_of_the_demo_layout() {
     let (Some(recorded), Some(inputs)) = (recorded, inputs) else {
         return say("no demo_audio_path.safetensors: skipped");
     };
-    let ears = Ears::load(&folder);
+    let demo = folder.demo_checkpoint();
+    let ears = match &demo {
+        Some(demo) => Ears::load(demo.path()),
+        None => Ears::load(&folder.checkpoint()),
+    };
     let mut report = Report::new("demo_audio_path");
     let mut seen = Seen::default();
     let Some(input) = inputs.get("single.input") else {
@@ -144,28 +150,19 @@ fn golden_audio_lengths() {
     let Some(table) = folder.json("audio_lengths.json") else {
         return say("no audio_lengths.json: skipped");
     };
+    let (config, _) = folder.model();
+    let fbank = Fbank::whale(&config.fbank).unwrap();
     let (mut ours, mut golden) = (Vec::new(), Vec::new());
     for (samples, row) in table.as_object().unwrap() {
-        let samples: i64 = samples.parse().unwrap();
+        let samples: usize = samples.parse().unwrap();
         let number = |key: &str| row[key].as_i64().unwrap();
-        golden.push((
-            samples,
-            number("fbank_frames"),
-            number("after_conv1"),
-            number("after_conv2"),
-        ));
-        let frames = if samples < 400 {
-            -1
-        } else {
-            1 + (samples - 400) / 160
-        };
+        let stages = ["fbank_frames", "after_conv1", "after_conv2", "audio_tokens"];
+        golden.push((samples, stages.map(number)));
+        let computed = fbank.compute(&vec![0.0; samples]);
+        let frames = computed.map_or(-1, |values| (values.len() / fbank.num_mel_bins()) as i64);
         let (first, second) = whale::subsampled(frames.max(0) as usize);
-        ours.push((samples, frames, first as i64, second as i64));
-        assert_eq!(
-            second.div_ceil(2) as i64,
-            number("audio_tokens"),
-            "{samples} samples"
-        );
+        let lengths = [first, second, second.div_ceil(2)].map(|n| n as i64);
+        ours.push((samples, [frames, lengths[0], lengths[1], lengths[2]]));
     }
     let mut report = Report::new("audio_lengths");
     report.equal("frames, steps, tokens", &ours, &golden);

@@ -6,6 +6,7 @@
 //! folder's README. Each compared tensor gives one line, also when the test passes.
 
 mod audio;
+mod features;
 mod image;
 mod llm;
 mod prompt;

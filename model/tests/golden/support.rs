@@ -10,6 +10,8 @@ use vita_model::checkpoint::{ModelConfig, Shards};
 use vita_model::nn::Weights;
 
 pub const EXACT: f32 = 0.0;
+pub const FBANK: f32 = 5e-3;
+pub const RESAMPLE: f32 = 1e-5;
 /// Everything from the first layer of the language model on.
 pub const LOGITS: f32 = 1e-3;
 /// Encoders, connectors and merged embeddings.
@@ -69,10 +71,39 @@ impl Folder {
     }
 
     pub fn model(&self) -> (ModelConfig, Weights) {
-        let folder = self.checkpoint();
-        let config = ModelConfig::load(&folder).unwrap_or_else(|e| panic!("{e}"));
-        let shards = Shards::open(&folder).unwrap_or_else(|e| panic!("{e}"));
-        (config, Weights::f32(std::sync::Arc::new(shards)))
+        open_model(&self.checkpoint())
+    }
+
+    /// The checkpoint with the demo's configs laid over it, as the demo's recipe does.
+    pub fn demo_checkpoint(&self) -> Option<tempfile::TempDir> {
+        let demo = self.path("demo_layout");
+        if !demo.join("config.json").is_file() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for source in [self.checkpoint(), demo] {
+            copy_folder(&source, folder.path());
+        }
+        Some(folder)
+    }
+}
+
+pub fn open_model(folder: &Path) -> (ModelConfig, Weights) {
+    let config = ModelConfig::load(folder).unwrap_or_else(|e| panic!("{e}"));
+    let shards = Shards::open(folder).unwrap_or_else(|e| panic!("{e}"));
+    (config, Weights::f32(std::sync::Arc::new(shards)))
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
