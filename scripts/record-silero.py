@@ -3,7 +3,8 @@
 
 Writes tests/golden-vad/<name>.json: the speech probability of each block of 512 samples, with the network's
 64 samples of context and its LSTM state carried from block to block. Needs: pip install onnxruntime numpy.
-With --time it measures one step instead (one thread, Python's call included), the peer of `cargo bench --bench vad`.
+With --time it measures one step instead (CPU time, one thread, Python's call included), the peer of
+`cargo bench --workspace --bench vad`.
 
 Usage: scripts/record-silero.py [--time]
 """
@@ -70,13 +71,13 @@ def main():
         audio = blocks(samples(RECORDINGS["librivox-0870"]))
         stream, rounds = Stream(session), []
         for _ in range(30):
-            start = time.perf_counter()
+            start = time.process_time()
             for block in audio:
                 stream.step(block)
-            rounds.append((time.perf_counter() - start) / len(audio) * 1e6)
+            rounds.append((time.process_time() - start) / len(audio) * 1e6)
         # The first rounds warm up.
         rounds = rounds[5:]
-        print(f"onnxruntime {onnxruntime.__version__}: {statistics.median(rounds):.0f} µs a step "
+        print(f"onnxruntime {onnxruntime.__version__}: {statistics.median(rounds):.0f} µs of CPU a step "
               f"(median of {len(rounds)} rounds of {len(audio)}; {min(rounds):.0f} to {max(rounds):.0f})")
         return
     out = ROOT / "tests/golden-vad"

@@ -1,8 +1,9 @@
 //! Where utterances begin and end, from the probability of speech of each block of audio.
 //!
-//! The rule is that of the paper's demo (spec section 7.2, the iterator of Silero VAD): speech begins with the first block whose probability reaches the
-//! threshold; it ends when, after a block below the threshold minus the hysteresis, no block reaches the threshold for the minimum of silence. Positions
-//! are counted in samples since the last [`UtteranceRule::reset`], and are exact; what time they are is the caller's knowledge.
+//! The rule is that of the paper's demo (spec section 7.2, the iterator of Silero VAD): speech begins with the first
+//! block whose probability reaches the threshold; it ends when, after a block below the threshold minus the hysteresis,
+//! no block reaches the threshold for the minimum of silence. Positions are counted in samples since the last
+//! [`UtteranceRule::reset`], and are exact; what time they are is the caller's knowledge.
 
 use thiserror::Error;
 
@@ -25,7 +26,8 @@ pub struct UtteranceSettings {
     pub max_utterance: u64,
 }
 
-/// A probability below this is always silence, whatever the hysteresis; else an utterance might never end (as in Silero's own iterator).
+/// A probability below this is always silence, whatever the hysteresis; else an utterance might never end (as in
+/// Silero's own iterator).
 const CERTAIN_SILENCE: f64 = 0.01;
 
 /// A setting that cannot be.

@@ -50,7 +50,8 @@ fn run(
         .collect()
 }
 
-/// Our events as the bare detector of the reference reports them. It does not limit a start to 0 or to the end before; no row comes there.
+/// Our events as the bare detector of the reference reports them. It does not limit a start to 0 or to the end before;
+/// no row comes there.
 fn as_detector(events: &[(u64, UtteranceEvent)]) -> Vec<Value> {
     let event = |(chunk, event): &(u64, UtteranceEvent)| match event {
         UtteranceEvent::Start(start) => json!({"chunk": chunk, "start": start.start}),
@@ -59,9 +60,9 @@ fn as_detector(events: &[(u64, UtteranceEvent)]) -> Vec<Value> {
     events.iter().map(event).collect()
 }
 
-/// Our events as the demo around the detector reports them, with its defects (spec section 7.6, item 10): it fails where the first block is speech; its
-/// block before the utterance is the one before the last where the last ended an utterance. Its clock starts anew after each utterance, and its times
-/// are in seconds, rounded to 0.1.
+/// Our events as the demo around the detector reports them, with its defects (spec section 7.6, item 10): it fails
+/// where the first block is speech; its block before the utterance is the one before the last where the last ended an
+/// utterance. Its clock starts anew after each utterance, and its times are in seconds, rounded to 0.1.
 fn as_demo(events: &[(u64, UtteranceEvent)], block: u64, padding: u64) -> Vec<Value> {
     let mut out = Vec::new();
     let (mut clock_start, mut last_end, mut first_block) = (0, None, 0);
@@ -345,8 +346,8 @@ proptest! {
         }
     }
 
-    /// Silence is counted from the end of its first block, so shorter blocks end an utterance sooner, maybe in a pause. Yet each start of the longer
-    /// blocks is one of the shorter ones, to the sample, and the first is the first.
+    /// Silence is counted from the end of its first block, so shorter blocks end an utterance sooner, maybe in a pause.
+    /// Yet each start of the longer blocks is one of the shorter ones, to the sample, and the first is the first.
     #[test]
     fn shorter_blocks_find_every_start_of_the_longer_ones(settings in any_settings(), probabilities in any_probabilities(), split in 2..8_u64) {
         let settings = UtteranceSettings { max_utterance: u64::MAX, ..settings };

@@ -1,11 +1,13 @@
 //! What `gst-inspect-1.0` prints of each element is committed in `docs/inspect/` and compared here, so that a change of
-//! what the public sees is a change of a file. `VITA_BLESS=1` writes the files anew.
+//! what the public sees is a change of a file. `VITA_BLESS=1` writes the files anew. And the pipelines in the elements'
+//! documentation run as they are printed.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::LazyLock,
 };
 
 use gst::prelude::*;
@@ -24,15 +26,19 @@ fn plugin_file() -> PathBuf {
 }
 
 /// A folder that holds nothing but a link to the plugin: GStreamer opens every library below `GST_PLUGIN_PATH`.
-fn plugin_folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("inspect-plugins");
-    fs::create_dir_all(&folder).unwrap();
-    let link = folder.join("libgstvita.so");
-    match fs::remove_file(&link) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
-        _ => std::os::unix::fs::symlink(plugin_file(), &link).unwrap(),
-    }
-    folder
+fn plugin_folder() -> &'static Path {
+    // Both tests need it, beside each other.
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("inspect-plugins");
+        fs::create_dir_all(&folder).unwrap();
+        let link = folder.join("libgstvita.so");
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => std::os::unix::fs::symlink(plugin_file(), &link).unwrap(),
+        }
+        folder
+    });
+    &FOLDER
 }
 
 fn inspect(plugin_folder: &Path, element: &str) -> String {
@@ -90,7 +96,7 @@ fn committed_inspect_output_is_that_of_the_elements() {
 
     for element in &elements {
         let file = docs.join(format!("{element}.txt"));
-        let actual = inspect(&plugin_folder, element);
+        let actual = inspect(plugin_folder, element);
         if bless {
             fs::create_dir_all(&docs).unwrap();
             fs::write(&file, &actual).unwrap();
@@ -137,5 +143,49 @@ fn first_difference(committed: &str, actual: &str) -> String {
             actual.unwrap_or("(end)")
         ),
         None => "  white space at the end".into(),
+    }
+}
+
+/// The launch lines in the documentation of the elements' modules.
+fn documented_pipelines() -> Vec<String> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut pipelines = Vec::new();
+    for folder in fs::read_dir(sources).unwrap() {
+        let documentation =
+            fs::read_to_string(folder.unwrap().path().join("mod.rs")).unwrap_or_default();
+        let lines = documentation
+            .lines()
+            .filter_map(|line| line.strip_prefix(" * gst-launch-1.0 "));
+        pipelines.extend(lines.map(|line| format!("gst-launch-1.0 {line}")));
+    }
+    pipelines
+}
+
+#[test]
+fn documented_pipelines_run_as_printed() {
+    let plugin_folder = plugin_folder();
+    let pipelines = documented_pipelines();
+    for element in elements() {
+        let is_shown = pipelines
+            .iter()
+            .any(|pipeline| pipeline.contains(&format!("! {element} ")));
+        assert!(is_shown, "no pipeline is documented for {element}");
+    }
+    for pipeline in pipelines {
+        let output = Command::new("timeout")
+            .args(["300", "sh", "-c", &pipeline])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
+            .env("GST_PLUGIN_PATH", plugin_folder)
+            .env(
+                "GST_REGISTRY",
+                Path::new(env!("CARGO_TARGET_TMPDIR")).join("documentation-registry.bin"),
+            )
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{pipeline}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

@@ -1,5 +1,8 @@
 //! One step of the voice activity network: 512 samples, 32 ms. A live stream makes 31.25 of them a second.
 
+#[path = "../tests/vad/graph.rs"]
+mod graph;
+
 use std::{hint::black_box, path::Path};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -24,6 +27,10 @@ fn step(criterion: &mut Criterion) {
             next.next()
                 .map(|block| black_box(network.step(&mut state, block)))
         });
+    });
+    let mut graph = graph::Graph::new();
+    group.bench_function("step in candle's operations", |bencher| {
+        bencher.iter(|| next.next().map(|block| black_box(graph.step(block))));
     });
     group.finish();
 }

@@ -21,7 +21,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Learns the time of the sample at `anchor.position`. A capture time that it does not tell goes on from the one before.
+    /// Learns the time of the sample at `anchor.position`. A capture time that it does not tell goes on from the one
+    /// before.
     pub(super) fn learn(&mut self, mut anchor: Anchor) {
         if let Some(predicted) = self.at(anchor.position) {
             anchor.capture_ns = anchor.capture_ns.or(predicted.capture_ns);
@@ -60,14 +61,17 @@ impl Clock {
         })
     }
 
-    /// When the sample before `position` has been played: the end of what it ends, even where time jumps right behind it.
+    /// When the sample before `position` has been played: the end of what it ends, even where time jumps right behind
+    /// it.
     pub(super) fn at_end(&self, position: u64) -> Option<Anchor> {
         let Some(last) = position.checked_sub(1) else {
             return self.at(position);
         };
         self.at(last).map(|last| Anchor {
             position,
-            pts: last.pts + gst::ClockTime::from_nseconds(SAMPLE_NS),
+            pts: last
+                .pts
+                .saturating_add(gst::ClockTime::from_nseconds(SAMPLE_NS)),
             capture_ns: last.capture_ns.map(|time| time.saturating_add(SAMPLE_NS)),
         })
     }

@@ -28,7 +28,8 @@ enum Held {
     Event(gst::Event),
 }
 
-/// Delays audio, keeps upstream's events at their place in it, and puts marks at exact samples of it. Positions are samples since the line was new.
+/// Delays audio, keeps upstream's events at their place in it, and puts marks at exact samples of it. Positions are
+/// samples since the line was new.
 #[derive(Default)]
 pub(super) struct DelayLine {
     held: VecDeque<Held>,
@@ -137,8 +138,8 @@ fn part(
     };
     let shift = gst::ClockTime::from_nseconds(range.start * SAMPLE_NS);
     let part_ref = part.make_mut();
-    part_ref.set_pts(buffer.pts().map(|pts| pts + shift));
-    part_ref.set_dts(buffer.dts().map(|dts| dts + shift));
+    part_ref.set_pts(buffer.pts().map(|pts| pts.saturating_add(shift)));
+    part_ref.set_dts(buffer.dts().map(|dts| dts.saturating_add(shift)));
     // The last part gets what is left, so that the parts last as long as the whole.
     let is_last = range.end == samples;
     let left = buffer
@@ -148,8 +149,8 @@ fn part(
     let counted = gst::ClockTime::from_nseconds((range.end - range.start) * SAMPLE_NS);
     part_ref.set_duration(left.unwrap_or(counted));
     if buffer.offset() != OFFSET_NONE {
-        part_ref.set_offset(buffer.offset() + range.start);
-        part_ref.set_offset_end(buffer.offset() + range.end);
+        part_ref.set_offset(buffer.offset().saturating_add(range.start));
+        part_ref.set_offset_end(buffer.offset().saturating_add(range.end));
     }
     if range.start > 0 {
         part_ref.unset_flags(gst::BufferFlags::DISCONT | gst::BufferFlags::RESYNC);
@@ -176,6 +177,11 @@ fn shift_reference_timestamps(buffer: &mut gst::BufferRef, shift: gst::ClockTime
         })
     });
     for (reference, timestamp, duration) in told {
-        gst::ReferenceTimestampMeta::add(buffer, &reference, timestamp + shift, duration);
+        gst::ReferenceTimestampMeta::add(
+            buffer,
+            &reference,
+            timestamp.saturating_add(shift),
+            duration,
+        );
     }
 }

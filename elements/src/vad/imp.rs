@@ -113,7 +113,8 @@ impl Vad {
             }
         };
 
-        // A buffer is heard to its end even where downstream takes nothing: the messages go on, and positions stay true. A flush forgets both.
+        // A buffer is heard to its end even where downstream takes nothing: the messages go on, and positions stay
+        // true. A flush forgets both.
         let mut flow = self.with_stream(|stream, out| stream.take(buffer, out));
         for at in (0..samples).step_by(SAMPLES_AT_ONCE) {
             if flow == Err(gst::FlowError::Flushing) {
@@ -159,7 +160,7 @@ impl Vad {
             EventView::Gap(gap) => {
                 let (from, duration) = gap.get();
                 self.with_stream(|stream, out| {
-                    stream.gap_until(duration.map(|duration| from + duration), out);
+                    stream.gap_until(duration.map(|duration| from.saturating_add(duration)), out);
                     stream.pass(event.clone(), out);
                 })
             }
@@ -167,7 +168,8 @@ impl Vad {
                 stream.finish(EndReason::Gap, out);
                 stream.pass(event.clone(), out);
             }),
-            EventView::Eos(_) => self.with_stream(|stream, out| {
+            // The end of a segment seek is the last that comes, as EOS is.
+            EventView::Eos(_) | EventView::SegmentDone(_) => self.with_stream(|stream, out| {
                 stream.finish(EndReason::Eos, out);
                 stream.pass(event.clone(), out);
             }),
@@ -194,7 +196,11 @@ impl Vad {
         }
         let (live, min, max) = upstream.result();
         let own = lock(&self.settings).latency();
-        query.set(live, min + own, max.map(|max| max + own));
+        query.set(
+            live,
+            min.saturating_add(own),
+            max.map(|max| max.saturating_add(own)),
+        );
         true
     }
 
@@ -225,7 +231,7 @@ impl Vad {
             .as_ref()
             .map(|stream| stream.stats().clone())
             .unwrap_or_default();
-        gst::Structure::builder("vita-vad-stats")
+        gst::Structure::builder("vitavad-stats")
             .field("samples", stats.samples)
             .field("blocks", stats.blocks)
             .field("utterances", stats.utterances)

@@ -25,8 +25,8 @@ pub(super) struct Settings {
 }
 
 impl Default for Settings {
-    /// The rule's numbers are those of the paper's demo (spec section 7.2). Its minimum utterance, 1.5 s with the blocks around it, comes down to two
-    /// blocks of 256 ms that hold some speech, so to about 250 ms of it.
+    /// The rule's numbers are those of the paper's demo (spec section 7.2). Its minimum utterance, 1.5 s with the
+    /// blocks around it, comes down to two blocks of 256 ms that hold some speech, so to about 250 ms of it.
     fn default() -> Self {
         Self {
             model: None,

@@ -1,4 +1,5 @@
-//! One stream's way through the network and the rule, without pads and locks: buffers and events in, buffers, events and messages out, in order.
+//! One stream's way through the network and the rule, without pads and locks: buffers and events in, buffers, events
+//! and messages out, in order.
 
 use std::sync::Arc;
 
@@ -134,12 +135,13 @@ impl Stream {
         self.release(out);
     }
 
-    /// No data comes before `end`. What is shorter than the longest tolerated gap is none, as a short jump of time is none.
+    /// No data comes before `end`. What is shorter than the longest tolerated gap is none, as a short jump of time is
+    /// none.
     pub(super) fn gap_until(&mut self, end: Option<gst::ClockTime>, out: &mut Vec<Output>) {
         let Some(expected) = self.expected_pts() else {
             return;
         };
-        if end.is_none_or(|end| end > expected + self.settings.max_gap) {
+        if end.is_none_or(|end| end > expected.saturating_add(self.settings.max_gap)) {
             self.gap(out);
         }
     }
@@ -211,7 +213,8 @@ impl Stream {
         self.forget();
     }
 
-    /// Throws away what is held. What was being said has ended; that is a message alone, as a flush tells downstream itself.
+    /// Throws away what is held. What was being said has ended; that is a message alone, as a flush tells downstream
+    /// itself.
     pub(super) fn flush(&mut self) -> Option<gst::Structure> {
         let end = self.rule.finish(EndReason::Flush);
         let structure = end.map(|end| self.end_structure(&end));
@@ -309,7 +312,8 @@ impl Stream {
     }
 }
 
-/// Samples that are heard under one lock: a second, so that buffers of minutes neither keep readers of `stats` waiting nor pile up what they bring.
+/// Samples that are heard under one lock: a second, so that buffers of minutes neither keep readers of `stats` waiting
+/// nor pile up what they bring.
 pub(super) const SAMPLES_AT_ONCE: usize = 31 * BLOCK as usize;
 
 const START: &str = "vita-speech-start";

@@ -137,7 +137,8 @@ impl Bench {
         while self.harness.try_pull().is_some() {}
     }
 
-    /// Pushes float samples in buffers of the given numbers of samples, over and over, with times that follow each other.
+    /// Pushes float samples in buffers of the given numbers of samples, over and over, with times that follow each
+    /// other.
     pub fn push(&mut self, samples: &[f32], sizes: &[usize]) {
         let mut rest = samples;
         for &size in sizes.iter().cycle() {

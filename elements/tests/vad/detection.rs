@@ -4,8 +4,9 @@ use std::{path::Path, process::Command};
 
 use crate::bench::*;
 
-/// Where speech truly is in a recording without much else: from the first 30 ms that have a tenth of the loudest amplitude (a reader's breath has less, a
-/// click is shorter) to the last with a twentieth (words fade). First sample, and the one after the last.
+/// Where speech truly is in a recording without much else: from the first 30 ms that have a tenth of the loudest
+/// amplitude (a reader's breath has less, a click is shorter) to the last with a twentieth (words fade). First sample,
+/// and the one after the last.
 fn loud(samples: &[f32]) -> (usize, usize) {
     let energy = |frame: &[f32]| frame.iter().map(|sample| sample * sample).sum();
     let energies: Vec<f32> = samples.chunks(160).map(energy).collect();
@@ -31,7 +32,8 @@ fn add_noise(samples: &mut [f32], strength: f32) {
     }
 }
 
-/// Each utterance (recording, where it is loud) with 2 s of silence before it and behind the last, and the true start and end of each in ms.
+/// Each utterance (recording, where it is loud) with 2 s of silence before it and behind the last, and the true start
+/// and end of each in ms.
 fn scene(utterances: &[Vec<f32>], noise: f32) -> (Vec<f32>, Vec<(i64, i64)>) {
     let mut samples = silence(2000);
     let mut truth = Vec::new();

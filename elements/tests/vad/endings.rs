@@ -29,7 +29,8 @@ fn the_end_of_the_stream_ends_an_utterance_before_eos() {
     );
 }
 
-/// Speech, something that interrupts it, speech again: one utterance on either side, and nothing of the first in what is heard of the second.
+/// Speech, something that interrupts it, speech again: one utterance on either side, and nothing of the first in what
+/// is heard of the second.
 #[track_caller]
 fn assert_gap(interrupt: impl FnOnce(&mut Bench)) {
     let speech = &q1()[16_000..30_000];

@@ -1,11 +1,13 @@
 //! Matrix times a few vectors, for matrices so small that a general product's set-up would cost more than the product.
 
-/// Outputs that are computed side by side: enough for 16 independent sums in flight, few enough that two rows of them stay in SSE registers.
+/// Outputs that are computed side by side: enough for 16 independent sums in flight, few enough that two rows of them
+/// stay in SSE registers.
 const LANES: usize = 16;
 
 /// A matrix `[outputs, inputs]` with a bias, laid out for [`Dense::apply`].
 pub(super) struct Dense {
-    /// One panel for each `LANES` outputs: for each input, that input's weight of each of them. The last panel is filled up with zeros.
+    /// One panel for each `LANES` outputs: for each input, that input's weight of each of them. The last panel is
+    /// filled up with zeros.
     panels: Vec<[f32; LANES]>,
     /// As many as the panels have outputs.
     bias: Vec<[f32; LANES]>,
@@ -38,7 +40,8 @@ impl Dense {
         }
     }
 
-    /// Writes `matrix · row + bias` for each of `rows`, which begin `stride` values apart in `input`, to `output`, one after another.
+    /// Writes `matrix · row + bias` for each of `rows`, which begin `stride` values apart in `input`, to `output`, one
+    /// after another.
     pub(super) fn apply(&self, input: &[f32], stride: usize, rows: usize, output: &mut [f32]) {
         let row = |index: usize| &input[index * stride..][..self.inputs];
         let mut pairs = output[..rows * self.outputs].chunks_exact_mut(2 * self.outputs);

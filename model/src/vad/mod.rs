@@ -41,7 +41,8 @@ pub enum VadError {
     },
 }
 
-/// The network of the given safetensors file, or the embedded one for `None`. Each is loaded once per process and shared.
+/// The network of the given safetensors file, or the embedded one for `None`. Each is loaded once per process and
+/// shared.
 ///
 /// # Errors
 /// Where the file cannot be read, or holds other tensors than [`SileroVad::from_safetensors`] needs.

@@ -25,13 +25,16 @@ const HIDDEN: usize = 128;
 /// Samples beyond this are taken to be damage and are limited, so that no sum becomes infinite; speech stays within ±1.
 const LIMIT: f32 = 32.0;
 
-/// The weights, which do not change. What a stream remembers is a [`SileroState`], so one copy serves any number of streams.
+/// The weights, which do not change. What a stream remembers is a [`SileroState`], so one copy serves any number of
+/// streams.
 ///
-/// Per block: 64 samples of context and 512 of the block, 64 more mirrored at the right → 4 frames of a Fourier transform by convolution (window 256, hop
-/// 128) → magnitudes of 129 bins → four convolutions of kernel 3 with ReLU (strides 1, 2, 2, 1) → LSTM of 128 → ReLU → one weighted sum → sigmoid.
+/// Per block: 64 samples of context and 512 of the block, 64 more mirrored at the right → 4 frames of a Fourier
+/// transform by convolution (window 256, hop 128) → magnitudes of 129 bins → four convolutions of kernel 3 with ReLU
+/// (strides 1, 2, 2, 1) → LSTM of 128 → ReLU → one weighted sum → sigmoid.
 ///
-/// It is computed with products written for these sizes: candle's tensors hold the weights, yet its graph of some 60 operations takes longer to walk
-/// than the 0.7 million products take (docs/performance.md, "Voice activity"). The tests compare with that graph, and with onnxruntime.
+/// It is computed with products written for these sizes, not with candle's operations: those take as long
+/// (docs/performance.md, "Voice activity"), but allocate at each step and may wake a pool of threads, and this runs on
+/// streaming threads. The tests compare with the graph in candle's operations, and with onnxruntime.
 pub struct SileroVad {
     fourier: Dense,
     convolutions: [Dense; 4],
@@ -146,7 +149,8 @@ impl SileroVad {
         })
     }
 
-    /// The probability (0 to 1) that the next block of a stream holds speech. `samples`: 16 kHz, ±1; what is not finite counts as 0.
+    /// The probability (0 to 1) that the next block of a stream holds speech. `samples`: 16 kHz, ±1; what is not finite
+    /// counts as 0.
     pub fn step(&self, state: &mut SileroState, samples: &[f32; BLOCK_SAMPLES]) -> f32 {
         let mut window = [0.0; CONTEXT + BLOCK_SAMPLES + MIRRORED];
         window[..CONTEXT].copy_from_slice(&state.context);

@@ -1,7 +1,8 @@
-//! The initialisers (weights) of an ONNX file, and nothing else of it: a reader of the few protobuf fields that hold them.
+//! The initialisers (weights) of an ONNX file, and nothing else of it: a reader of the few protobuf fields that hold
+//! them.
 //!
-//! Field numbers are those of `onnx.proto`: `ModelProto.graph` 7, `GraphProto.initializer` 5, `TensorProto` below. The bytes are not trusted: every length
-//! is checked, so any input ends in tensors or in an [`OnnxError`].
+//! Field numbers are those of `onnx.proto`: `ModelProto.graph` 7, `GraphProto.initializer` 5, `TensorProto` below. The
+//! bytes are not trusted: every length is checked, so any input ends in tensors or in an [`OnnxError`].
 
 use std::collections::BTreeMap;
 
@@ -35,8 +36,8 @@ pub enum OnnxError {
 /// All float32 initialisers of the ONNX model in `bytes`, by name.
 ///
 /// # Errors
-/// Where `bytes` is not a whole protobuf message of the ONNX layout, or where an initialiser is of another type than float32, is stored outside of the file,
-/// or has not the number of values that its shape says.
+/// Where `bytes` is not a whole protobuf message of the ONNX layout, or where an initialiser is of another type than
+/// float32, is stored outside of the file, or has not the number of values that its shape says.
 pub fn initialisers(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>, OnnxError> {
     let mut tensors = BTreeMap::new();
     let mut has_graph = false;
