@@ -217,7 +217,7 @@ impl Stream {
     /// itself.
     pub(super) fn flush(&mut self) -> Option<gst::Structure> {
         let end = self.rule.finish(EndReason::Flush);
-        let structure = end.map(|end| self.end_structure(&end));
+        let structure = end.map(|end| self.close(&end));
         self.forget();
         structure
     }
@@ -273,11 +273,12 @@ impl Stream {
     }
 
     fn report_end(&mut self, end: &SpeechEnd, out: &mut Vec<Output>) {
-        let structure = self.end_structure(end);
+        let structure = self.close(end);
         self.report(end.end, structure, out);
     }
 
-    fn end_structure(&mut self, end: &SpeechEnd) -> gst::Structure {
+    /// Counts an utterance that has ended, and says so.
+    fn close(&mut self, end: &SpeechEnd) -> gst::Structure {
         self.stats.utterances += 1;
         self.stats.rejected += u64::from(!end.accepted);
         self.stats.speech += end.offset - end.onset;

@@ -29,6 +29,19 @@ fn the_end_of_the_stream_ends_an_utterance_before_eos() {
     );
 }
 
+#[test]
+fn the_end_of_a_segment_seek_ends_an_utterance_and_holds_nothing_back() {
+    let mut bench = Bench::new("F32LE");
+    let speech = &q1()[16_000..30_000];
+    bench.push(speech, &[320]);
+    // What waits for it, to seek again, gets it although no audio follows.
+    bench.push_event(gst::event::SegmentDone::new(bench.pts));
+    assert_eq!(ends(&bench.marks()), [accepted("eos")]);
+    assert_eq!(bench.audio(), floats(speech));
+    let last = bench.seen().pop();
+    assert_eq!(last, Some(Seen::Event(gst::EventType::SegmentDone)));
+}
+
 /// Speech, something that interrupts it, speech again: one utterance on either side, and nothing of the first in what
 /// is heard of the second.
 #[track_caller]
