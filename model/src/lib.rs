@@ -15,6 +15,7 @@ pub mod lm;
 mod merge;
 pub mod nn;
 pub mod prompt;
+pub mod quantize;
 pub mod resample;
 pub mod sampling;
 pub mod scheduler;
