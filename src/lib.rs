@@ -2,8 +2,10 @@
 
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod launch;
 pub mod nats_server;
 pub mod plan;
 pub mod rtsp;
 pub mod run;
+pub mod terminal;

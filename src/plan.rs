@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vita_messages::{Broker, ServerUrl, ServerUrlError};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,27 @@ pub enum NatsServer {
         token: Option<Secret>,
         tls_ca_file: Option<PathBuf>,
     },
+}
+
+impl NatsServer {
+    /// How to reach it. `None`: it is ours to start.
+    pub fn broker(&self) -> Option<Result<Broker, ServerUrlError>> {
+        let Self::Remote {
+            url,
+            credentials_file,
+            token,
+            tls_ca_file,
+        } = self
+        else {
+            return None;
+        };
+        Some(ServerUrl::parse_list(url.reveal()).map(|servers| Broker {
+            credentials_file: credentials_file.clone(),
+            token: token.as_ref().map(|token| token.reveal().to_owned()),
+            tls_ca_file: tls_ca_file.clone(),
+            ..Broker::new(servers)
+        }))
+    }
 }
 
 /// One source: one GStreamer pipeline under supervision.
@@ -104,6 +127,12 @@ impl Secret {
     /// The text itself, for the one call that needs it.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 

@@ -1,5 +1,6 @@
 //! How to reach a broker, and what can go wrong on the way.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,8 +27,8 @@ pub struct Broker {
     pub connect_timeout: Duration,
 }
 
-impl std::fmt::Debug for Broker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker")
             .field("servers", &self.servers)
             .field("credentials_file", &self.credentials_file)
@@ -59,48 +60,64 @@ pub enum BrokerErrorKind {
 }
 
 /// Without secrets, whatever the address held.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{text}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerError {
     pub kind: BrokerErrorKind,
-    text: String,
+    pub what: String,
+    /// What to do about it, where that is known.
+    pub remedy: Option<&'static str>,
+}
+
+impl std::error::Error for BrokerError {}
+
+impl fmt::Display for BrokerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match self.remedy {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl BrokerError {
-    pub(crate) fn new(kind: BrokerErrorKind, text: impl AsRef<str>) -> Self {
+    pub(crate) fn new(
+        kind: BrokerErrorKind,
+        what: impl AsRef<str>,
+        remedy: Option<&'static str>,
+    ) -> Self {
         Self {
             kind,
-            text: redact(text.as_ref()),
+            what: redact(what.as_ref()),
+            remedy,
         }
     }
 
-    fn file(path: &Path, error: &dyn std::fmt::Display) -> Self {
-        Self::new(
-            BrokerErrorKind::File,
-            format!("{}: {error}", path.display()),
-        )
+    fn file(path: &Path, error: &dyn fmt::Display) -> Self {
+        let what = format!("{}: {error}", path.display());
+        let remedy = "check the path, and that this user may read it";
+        Self::new(BrokerErrorKind::File, what, Some(remedy))
     }
 
     fn connect(server: &ServerUrl, error: &async_nats::ConnectError) -> Self {
+        use BrokerErrorKind as Kind;
         let kind = connect_error_kind(error);
         let (what, remedy) = match kind {
-            BrokerErrorKind::Refused => (
+            Kind::Refused => (
                 "connection refused",
                 "is the broker running, and is the port right?",
             ),
-            BrokerErrorKind::Unreachable => {
-                ("no way to that host", "check address, network and firewall")
-            }
-            BrokerErrorKind::NameNotFound => ("host name not found", "check its spelling and DNS"),
-            BrokerErrorKind::TimedOut => (
+            Kind::Unreachable => ("no way to that host", "check address, network and firewall"),
+            Kind::NameNotFound => ("host name not found", "check its spelling and DNS"),
+            Kind::TimedOut => (
                 "no answer in time",
                 "is it a NATS port, and is the broker alive?",
             ),
-            BrokerErrorKind::Unauthorized => (
-                "not let in",
+            Kind::Unauthorized => (
+                "not let in (authorization violation)",
                 "check user, password, token or credentials file",
             ),
-            BrokerErrorKind::Tls => (
+            Kind::Tls => (
                 "no secure connection",
                 "check the certificate, its host name and the CA file",
             ),
@@ -109,7 +126,11 @@ impl BrokerError {
         let source = std::error::Error::source(error)
             .map(|source| format!(" ({source})"))
             .unwrap_or_default();
-        Self::new(kind, format!("broker {server}: {what}{source}; {remedy}"))
+        Self::new(
+            kind,
+            format!("broker {server}: {what}{source}"),
+            Some(remedy),
+        )
     }
 }
 
@@ -127,16 +148,24 @@ impl Broker {
 
     /// A connection that is made anew whenever it breaks. The first one has to succeed.
     pub async fn connect(&self) -> Result<Client, BrokerError> {
-        self.try_each(&[], |options| options).await
+        self.connect_with(|options| options).await
     }
 
-    /// With options and further addresses of the caller's on top; the first server that lets us in.
+    /// [`connect`](Self::connect) with options of the caller's on top.
+    pub async fn connect_with(
+        &self,
+        adapt: impl Fn(ConnectOptions) -> ConnectOptions,
+    ) -> Result<Client, BrokerError> {
+        self.try_each(&[], adapt).await
+    }
+
+    /// With further addresses for the client to know; the first server that lets us in.
     pub(crate) async fn try_each(
         &self,
         further: &[&str],
         adapt: impl Fn(ConnectOptions) -> ConnectOptions,
     ) -> Result<Client, BrokerError> {
-        let mut failure = BrokerError::new(BrokerErrorKind::Other, "no broker address");
+        let mut failure = BrokerError::new(BrokerErrorKind::Other, "no broker address", None);
         for server in &self.servers {
             let options = adapt(self.options(server).await?);
             // The address has no login in it: async-nats writes addresses to its log.

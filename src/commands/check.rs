@@ -1,14 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::join_all;
 
-use crate::config::{self, Deployment, Kind, Problem, Severity};
-use crate::plan::NatsServer;
-
-/// How long the broker may take to answer.
-const BROKER_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::config::{self, Deployment, Kind, Problem, Severity, SourceDeployment};
+use crate::rtsp::{self, ProbeOptions};
+use crate::terminal::plain;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -63,63 +61,63 @@ fn print(config: &Path, problems: &[Problem]) {
 
 /// What only others can tell.
 async fn ask(config: &Path, deployment: &Deployment) -> Vec<Problem> {
-    broker(config, deployment).await.into_iter().collect()
+    let cameras = deployment
+        .sources
+        .iter()
+        .map(|source| camera(config, source));
+    let (broker, cameras) = tokio::join!(broker(config, deployment), join_all(cameras));
+    broker
+        .into_iter()
+        .chain(cameras.into_iter().flatten())
+        .collect()
 }
 
 async fn broker(config: &Path, deployment: &Deployment) -> Option<Problem> {
-    let NatsServer::Remote {
-        url,
-        credentials_file,
-        token,
-        tls_ca_file,
-    } = &deployment.nats.server
-    else {
-        return None;
+    let remedy = "correct the URL, and how to log in";
+    let (what, remedy) = match deployment.nats.server.broker()? {
+        Ok(broker) => {
+            let error = broker.connect().await.err()?;
+            (error.what, error.remedy.unwrap_or(remedy))
+        }
+        Err(error) => (error.to_string(), remedy),
     };
-    let problem = |what: String, remedy: &str| Problem {
+    Some(problem(
+        config,
+        Kind::Broker,
+        "nats.url".into(),
+        &what,
+        remedy,
+    ))
+}
+
+async fn camera(config: &Path, source: &SourceDeployment) -> Option<Problem> {
+    let endpoint = source.endpoint.as_ref()?;
+    let options = ProbeOptions {
+        user: endpoint.user.as_ref().map(|user| user.reveal().to_owned()),
+        password: endpoint.password.clone(),
+        tls_ca_file: endpoint.tls_ca_file.clone(),
+        is_insecure: !endpoint.tls_verify,
+        ..ProbeOptions::new(endpoint.uri.clone())
+    };
+    let error = rtsp::probe(&options).await.err()?;
+    let what = format!("{}: {}", error.step.name(), error.text);
+    Some(problem(
+        config,
+        Kind::Camera,
+        source.key.clone(),
+        &what,
+        &error.remedy,
+    ))
+}
+
+fn problem(config: &Path, kind: Kind, key: String, what: &str, remedy: &str) -> Problem {
+    Problem {
         severity: Severity::Error,
-        kind: Kind::Broker,
+        kind,
         file: config.to_owned(),
         line: None,
-        key: "nats.url".to_owned(),
-        what,
-        remedy: remedy.to_owned(),
-    };
-    let mut options = async_nats::ConnectOptions::new().connection_timeout(BROKER_TIMEOUT);
-    if let Some(file) = credentials_file {
-        options = match options.credentials_file(file).await {
-            Ok(options) => options,
-            Err(error) => {
-                let what = format!(
-                    "the credentials in {} cannot be used: {error}",
-                    file.display()
-                );
-                return Some(problem(
-                    what,
-                    "write the file anew with `nsc generate creds`",
-                ));
-            }
-        };
-    }
-    if let Some(token) = token {
-        options = options.token(token.reveal().to_owned());
-    }
-    if let Some(file) = tls_ca_file {
-        options = options.add_root_certificates(file.clone());
-    }
-    let servers: Vec<_> = url.reveal().split(',').map(str::trim).collect();
-    match tokio::time::timeout(BROKER_TIMEOUT, options.connect(servers)).await {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some(problem(
-            format!("the broker cannot be reached: {error}"),
-            "start it, or correct the URL and how to log in",
-        )),
-        Err(_) => Some(problem(
-            format!(
-                "the broker did not answer within {} s",
-                BROKER_TIMEOUT.as_secs()
-            ),
-            "see whether a firewall stands between, and whether the URL needs tls://",
-        )),
+        key,
+        what: plain(what).into_owned(),
+        remedy: plain(remedy).into_owned(),
     }
 }

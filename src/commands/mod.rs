@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod broker;
 mod check;
 mod doctor;
 mod explain;

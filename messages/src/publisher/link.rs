@@ -94,7 +94,7 @@ impl Link {
             Some(complaint) => format!("{what}; the broker said: {complaint}"),
             None => what.to_owned(),
         };
-        BrokerError::new(BrokerErrorKind::Other, text)
+        BrokerError::new(BrokerErrorKind::Other, text, None)
     }
 
     /// Waits until everything handed over is written to the broker.

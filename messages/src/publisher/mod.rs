@@ -152,6 +152,11 @@ impl Publisher {
         })
     }
 
+    /// Durable messages that the queue has room for now, for callers that can wait.
+    pub fn room(&self) -> usize {
+        self.durable.capacity()
+    }
+
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
     }

@@ -81,17 +81,12 @@ fn failed(
     error: &dyn std::error::Error,
     unavailable: bool,
 ) -> BrokerError {
-    let source = error
-        .source()
-        .map(|source| format!(": {source}"))
-        .unwrap_or_default();
-    let remedy = if unavailable {
-        "; start the broker with JetStream (nats-server -js)"
-    } else {
-        ""
-    };
-    BrokerError::new(
-        BrokerErrorKind::JetStream,
-        format!("stream {}: {error}{source}{remedy}", options.name),
-    )
+    let source = error.source().map(|source| format!(": {source}"));
+    let what = format!(
+        "stream {}: {error}{}",
+        options.name,
+        source.unwrap_or_default()
+    );
+    let remedy = unavailable.then_some("start the broker with JetStream (nats-server -js)");
+    BrokerError::new(BrokerErrorKind::JetStream, what, remedy)
 }

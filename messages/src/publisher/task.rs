@@ -45,7 +45,8 @@ pub(super) struct Task {
     connecting: Option<BoxFuture<'static, Result<Link, BrokerError>>>,
     /// Wait before the next attempt; back to the first value once something was acknowledged.
     retry_delay: Duration,
-    is_congested: bool,
+    /// The connection takes no more until then.
+    congested_until: Option<Instant>,
     /// No more durable messages will come.
     queue_has_ended: bool,
     closing: Option<Close>,
@@ -73,7 +74,7 @@ impl Task {
             acks: FuturesUnordered::new(),
             connecting: None,
             retry_delay: Duration::ZERO,
-            is_congested: false,
+            congested_until: None,
             queue_has_ended: false,
             closing: None,
             status,
@@ -99,6 +100,7 @@ impl Task {
             self.keep_connecting();
             self.show();
             let deadline = self.closing.as_ref().map(|close| close.deadline);
+            let congested_until = self.congested_until;
             tokio::select! {
                 count = queues.durable.recv_many(&mut batch, BATCH), if !self.queue_has_ended => {
                     batch.drain(..).for_each(|record| self.take(&record));
@@ -113,7 +115,7 @@ impl Task {
                     queues.live.close();
                     self.closing = Some(close);
                 }
-                () = tokio::time::sleep(CONGESTION_PAUSE), if self.is_congested => self.is_congested = false,
+                () = until(congested_until), if congested_until.is_some() => self.congested_until = None,
                 () = until(deadline) => break,
                 _ = sync_tick.tick() => self.sync(),
             }
@@ -177,7 +179,7 @@ impl Task {
 
     fn send(&mut self) {
         let Some(link) = &self.link else { return };
-        if self.is_congested {
+        if self.congested_until.is_some() {
             return;
         }
         while let Some((number, record)) = self.window.next() {
@@ -189,7 +191,7 @@ impl Task {
                 ),
                 Some(Err(error)) => self.acks.push(future::ready((number, Err(error))).boxed()),
                 None => {
-                    self.is_congested = true;
+                    self.congested_until = Some(Instant::now() + CONGESTION_PAUSE);
                     return;
                 }
             }
@@ -296,7 +298,7 @@ impl Task {
                 });
                 self.counters.connections.add(1);
                 self.window.rewind();
-                self.is_congested = false;
+                self.congested_until = None;
                 self.link = Some(link);
             }
             Err(error) => self.announce_failure(&error),
