@@ -2,9 +2,11 @@
 
 pub mod adapter;
 pub mod whale;
+pub mod whisper;
 
 pub use adapter::{AdapterConfig, AudioAdapter};
 pub use whale::{Whale, WhaleConfig};
+pub use whisper::{Whisper, WhisperConfig};
 
 use candle_core::Tensor;
 

@@ -1,14 +1,17 @@
 //! Checkpoint folders: configs in both dialects of the release, side files, safetensors (spec section 1).
 
+mod bytes;
 mod cmvn;
 mod config;
 mod demo;
+mod gguf;
 mod shards;
 mod train_yaml;
 mod training;
 
 pub use cmvn::load_cmvn;
 pub use config::{Layout, ModelConfig};
+pub use gguf::Gguf;
 pub use shards::{Shards, TensorInfo};
 
 use crate::{Error, Result};

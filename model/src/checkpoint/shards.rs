@@ -1,13 +1,12 @@
 //! Safetensors files of a checkpoint, memory-mapped.
 
+use super::bytes::Bytes;
 use crate::nn::Source;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Tensor};
-use memmap2::Mmap;
 use safetensors::tensor::{Metadata, SafeTensors};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,20 +15,6 @@ const PREFIX_BYTES: usize = 8;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
-}
 
 struct Shard {
     path: PathBuf,
@@ -40,16 +25,7 @@ struct Shard {
 
 impl Shard {
     fn open(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io {
-            path: path.to_path_buf(),
-            source,
-        };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: weights are files that nobody changes while the model is loaded; a truncation during
-        // that time would end the process, as with any mapped file.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Self::parse(path, Bytes::Mapped(map))
+        Self::parse(path, Bytes::map(path)?)
     }
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self> {

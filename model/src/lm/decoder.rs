@@ -128,14 +128,15 @@ impl LanguageModel {
         }
         let w_model = w.pp("model");
         let table = w_model.matrix((rows, hidden), "embed_tokens.weight")?;
-        let embed_tokens = table.narrow(0, 0, vocabulary)?;
-        let lm_head = match config.tie_word_embeddings {
-            true => Linear::from_tensors(embed_tokens.clone(), None)?,
-            false => {
-                let head = w.matrix((rows, hidden), "lm_head.weight")?;
-                Linear::from_tensors(head.narrow(0, 0, vocabulary)?, None)?
-            }
+        let w_head = match config.tie_word_embeddings {
+            true => w_model.pp("embed_tokens"),
+            false => w.pp("lm_head"),
         };
+        let lm_head = match w_head.quantised((rows, hidden), "weight")? {
+            None if config.tie_word_embeddings => Linear::from_tensors(table.clone(), None)?,
+            _ => Linear::no_bias(hidden, rows, &w_head)?,
+        };
+        let embed_tokens = table.narrow(0, 0, vocabulary)?;
         let compute = w.compute_dtype();
         Ok(Self {
             layers: (0..config.num_hidden_layers)
@@ -252,6 +253,10 @@ impl LanguageModel {
 
     /// Logits `[rows, vocabulary]`, f32, of hidden states `[rows, hidden]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.lm_head.forward(hidden)?.to_dtype(DType::F32)?)
+        let logits = self.lm_head.forward(hidden)?.to_dtype(DType::F32)?;
+        match logits.dim(1)? == self.vocabulary {
+            true => Ok(logits),
+            false => Ok(logits.narrow(1, 0, self.vocabulary)?.contiguous()?),
+        }
     }
 }
