@@ -71,7 +71,6 @@ fn serve(setup: &Setup) -> RTSPServer {
     server.set_service("0");
     let factory = RTSPMediaFactory::new();
     factory.set_launch(LAUNCH);
-    factory.set_shared(true);
     if setup.login.is_some() || setup.certificate.is_some() {
         let auth = RTSPAuth::new();
         let certificate = setup.certificate.as_ref();
