@@ -11,7 +11,7 @@ mod training;
 
 pub use cmvn::load_cmvn;
 pub use config::{Layout, ModelConfig};
-pub use gguf::Gguf;
+pub use gguf::{Gguf, GgufFile};
 pub use shards::{Shards, TensorInfo};
 
 use crate::{Error, Result};
