@@ -6,7 +6,7 @@ export VITA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vita-stream
 .PHONY: demo test lint bench doc setup clean
 
 demo: setup
-	$(CARGO) build --workspace --release --bin vita
+	$(CARGO) build --workspace --release --bin vita --example rtsp_server
 	scripts/demo
 
 # One thread a model: the tests run beside each other, and candle's pools spin.

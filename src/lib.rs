@@ -4,6 +4,7 @@ pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod launch;
+mod logging;
 pub mod nats_server;
 pub mod plan;
 pub mod rtsp;

@@ -1,0 +1,91 @@
+//! What a gst-launch text cannot say of a source: whom it trusts, which of its streams are asked for, and that a branch for
+//! which it has none is not waited for.
+
+use std::path::Path;
+
+use gio::prelude::*;
+use gst::glib::subclass::SignalId;
+use gst::prelude::*;
+use vita_messages::kinds::{SourceReason, SourceReasonKind};
+
+use super::reason;
+use super::taps::SOURCE;
+use crate::plan::{SourcePlan, Wanted};
+
+/// A medium, and with it the name of the bin that takes it.
+const MEDIA: [&str; 2] = ["video", "audio"];
+
+fn wanted(plan: &SourcePlan, medium: &str) -> Wanted {
+    match medium {
+        "video" => plan.video,
+        "audio" => plan.audio,
+        _ => Wanted::Auto,
+    }
+}
+
+/// To be called before the pipeline starts.
+pub fn prepare(pipeline: &gst::Pipeline, plan: &SourcePlan) -> Result<(), SourceReason> {
+    let Some(source) = pipeline.by_name(SOURCE) else {
+        return Ok(());
+    };
+    if let Some(path) = &plan.tls_ca_file {
+        trust(&source, path)?;
+    }
+    if SignalId::lookup("select-stream", source.type_()).is_some() {
+        ask_for(&source, plan.clone());
+    }
+    Ok(())
+}
+
+fn trust(source: &gst::Element, path: &Path) -> Result<(), SourceReason> {
+    let fail = |error: &dyn std::fmt::Display| {
+        let text = format!("{}: {error}", path.display());
+        reason::new(SourceReasonKind::Tls, text)
+    };
+    let database = gio::TlsFileDatabase::new(path).map_err(|error| fail(&error.message()))?;
+    if !source.has_property_with_type("tls-database", gio::TlsDatabase::static_type()) {
+        return Err(fail(&"the source does not take certificates"));
+    }
+    source.set_property("tls-database", &database);
+    Ok(())
+}
+
+/// A stream that nobody takes is not even asked for.
+fn ask_for(source: &gst::Element, plan: SourcePlan) {
+    source.connect("select-stream", false, move |values| {
+        let caps = values
+            .get(2)
+            .and_then(|value| value.get::<gst::Caps>().ok());
+        let medium = caps
+            .as_ref()
+            .and_then(|caps| caps.structure(0)?.get::<&str>("media").ok());
+        let asked = medium.is_none_or(|medium| wanted(&plan, medium) != Wanted::Off);
+        Some(asked.to_value())
+    });
+}
+
+/// To be called when the source has said which streams it has. Removes the branches that got none: their sinks would hold
+/// up the end of the pipeline for ever. Changes states: call it where blocking is allowed.
+///
+/// # Errors
+/// Where a medium is missing without which the source has failed.
+pub fn prune(pipeline: &gst::Pipeline, plan: &SourcePlan) -> Result<(), SourceReason> {
+    for medium in MEDIA {
+        let Some(branch) = pipeline.by_name(medium).and_downcast::<gst::Bin>() else {
+            continue;
+        };
+        let has_stream = branch.sink_pads().iter().any(|pad| pad.is_linked());
+        if has_stream || branch.element_flags().contains(gst::ElementFlags::SOURCE) {
+            continue;
+        }
+        if wanted(plan, medium) == Wanted::On {
+            let text = format!("the source has no {medium}, and its config says that it must");
+            return Err(reason::new(SourceReasonKind::Media, text));
+        }
+        tracing::debug!(medium, "the source has none");
+        // Going to NULL does not fail, and a branch that is not there any more need not be removed.
+        let _ = pipeline.remove(&branch);
+        let _ = branch.set_state(gst::State::Null);
+    }
+    Ok(())
+}
