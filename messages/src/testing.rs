@@ -145,3 +145,49 @@ impl Drop for NatsServer {
         let _ = self.kill();
     }
 }
+
+/// PEM files of an authority of its own and a certificate that it signed.
+pub struct Certificate {
+    pub ca_file: PathBuf,
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+impl Certificate {
+    /// For a name such as `IP:127.0.0.1` or `DNS:camera.example`, with the program `openssl`.
+    pub fn make(dir: &Path, name: &str) -> io::Result<Self> {
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        openssl(
+            dir,
+            &format!(
+                "req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority -addext basicConstraints=critical,CA:TRUE"
+            ),
+        )?;
+        openssl(
+            dir,
+            &format!("req {key} -keyout key.pem -out request.pem -subj /CN=server"),
+        )?;
+        fs::write(dir.join("names"), format!("subjectAltName={name}"))?;
+        let sign = "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile names";
+        openssl(dir, sign)?;
+        let [ca_file, cert_file, key_file] =
+            ["ca.pem", "cert.pem", "key.pem"].map(|file| dir.join(file));
+        Ok(Self {
+            ca_file,
+            cert_file,
+            key_file,
+        })
+    }
+}
+
+fn openssl(dir: &Path, args: &str) -> io::Result<()> {
+    let output = Command::new("openssl")
+        .current_dir(dir)
+        .args(args.split(' '))
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("openssl {args}: {text}")))
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use gst_rtsp_server::gst_rtsp::RTSPAuthMethod;
 use server::{PASSWORD, Server, Setup, USER};
+use vita_messages::testing::Certificate;
 use vita_stream::plan::Secret;
 use vita_stream::rtsp::{ProbeError, ProbeErrorKind, ProbeOptions, ProbeReport, Step, probe};
 
@@ -124,51 +125,20 @@ fn a_wrong_path_is_told() {
     assert_fails(&options, ProbeErrorKind::NotFound, Step::Describe, "404");
 }
 
-fn openssl(dir: &Path, args: &str) {
-    let output = Command::new("openssl")
-        .current_dir(dir)
-        .args(args.split(' '))
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "openssl {args}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// An authority, and a certificate of it for `name`.
-fn certificate(dir: &Path, name: &str) -> (PathBuf, (PathBuf, PathBuf)) {
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(
-        dir,
-        &format!(
-            "req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority -addext basicConstraints=critical,CA:TRUE"
-        ),
-    );
-    openssl(
-        dir,
-        &format!("req {key} -keyout key.pem -out request.pem -subj /CN=camera"),
-    );
-    std::fs::write(dir.join("names"), format!("subjectAltName={name}")).unwrap();
-    openssl(
-        dir,
-        "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile names",
-    );
-    (
-        dir.join("ca.pem"),
-        (dir.join("cert.pem"), dir.join("key.pem")),
-    )
+/// An authority, and a server with a certificate of it for `name`.
+fn secure_server(dir: &Path, name: &str) -> (PathBuf, Server) {
+    let certificate = Certificate::make(dir, name).unwrap();
+    let setup = Setup {
+        certificate: Some((certificate.cert_file, certificate.key_file)),
+        ..Setup::default()
+    };
+    (certificate.ca_file, Server::start(setup))
 }
 
 #[test]
 fn tls_is_made_where_the_certificate_is_trusted() {
     let dir = tempfile::tempdir().unwrap();
-    let (ca_file, certificate) = certificate(dir.path(), "IP:127.0.0.1");
-    let server = Server::start(Setup {
-        certificate: Some(certificate),
-        ..Setup::default()
-    });
+    let (ca_file, server) = secure_server(dir.path(), "IP:127.0.0.1");
     let mut options = options(format!("rtsps://127.0.0.1:{}/cam", server.port));
     assert_fails(&options, ProbeErrorKind::Tls, Step::Tls, "--ca-file");
     options.is_insecure = true;
@@ -204,11 +174,7 @@ fn tls_is_made_where_the_certificate_is_trusted() {
 #[test]
 fn a_certificate_for_another_name_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let (ca_file, certificate) = certificate(dir.path(), "DNS:other.example");
-    let server = Server::start(Setup {
-        certificate: Some(certificate),
-        ..Setup::default()
-    });
+    let (ca_file, server) = secure_server(dir.path(), "DNS:other.example");
     let mut options = options(format!("rtsps://127.0.0.1:{}/cam", server.port));
     options.tls_ca_file = Some(ca_file);
     assert_fails(&options, ProbeErrorKind::Tls, Step::Tls, "another name");
@@ -445,6 +411,32 @@ fn the_command_prints_for_people_and_for_programs() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
         text.contains("does not know this path") && !text.contains("s3cret"),
+        "{text}"
+    );
+}
+
+#[test]
+fn check_asks_the_cameras_of_a_config() {
+    let server = Server::start(Setup::default());
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("site.toml");
+    let check = |path: &str| {
+        let uri = format!("rtsp://127.0.0.1:{}/{path}", server.port);
+        let text = format!(
+            "version = 1\nnats = {{ embedded = true }}\n[[source]]\nname = \"door\"\ntype = \"rtsp\"\nuri = \"{uri}\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vita"));
+        command.arg("check").arg(&config).output().unwrap()
+    };
+    let output = check("cam");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let output = check("none");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("source[0]") && text.contains("does not know this path"),
         "{text}"
     );
 }
