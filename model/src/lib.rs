@@ -27,4 +27,4 @@ pub mod wav;
 
 pub use error::{Error, ErrorKind, Result};
 pub use merge::embed_prompt;
-pub use vita::{GenerateOptions, LoadOptions, Vita};
+pub use vita::{GenerateOptions, LoadOptions, Progress, Vita};

@@ -1,59 +1,25 @@
 //! One model of the family, all parts together.
 
-use crate::audio::{AudioAdapter, Padded, Whale};
-use crate::checkpoint::{ModelConfig, Shards, load_cmvn};
-use crate::connector::{MlpProjector, visual_tokens};
-use crate::fbank::Fbank;
+mod load;
+
+pub use load::{LoadOptions, Progress};
+
+use crate::audio::Ears;
 use crate::generate::{Answer, Delta, Writer, generate};
-use crate::image::Tiling;
 use crate::lm::LanguageModel;
 use crate::merge::embed_prompt;
-use crate::nn::{Probe, Weights};
 use crate::prompt::{
     Conversation, Detokenizer, Media, MediaKind, Segment, StateTokens, Template, Tokenizer,
 };
 use crate::sampling::{Sampler, SamplingParams, StopRules};
-use crate::vision::InternVit;
+use crate::vision::Eyes;
 use crate::{Error, Result};
 use ::image::RgbImage;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Tensors that carry this prefix and are unknown belong to later models of the family.
-const TOLERATED_PREFIX: &str = "model.audio_encoder.";
-
-/// A buffer that old checkpoints carry and that every reader computes itself.
-const TOLERATED_SUFFIX: &str = "rotary_emb.inv_freq";
-
-/// Where to load to, and in which types.
-#[derive(Debug, Clone)]
-pub struct LoadOptions {
-    pub device: Device,
-    /// Type in which matrices are kept.
-    pub stored: DType,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self {
-            device: Device::Cpu,
-            stored: DType::F32,
-        }
-    }
-}
-
-impl LoadOptions {
-    /// On a CPU everything but the stored matrices is f32: nothing is gained by computing in 16 bits.
-    pub fn compute(&self) -> DType {
-        match self.device.is_cpu() {
-            true => DType::F32,
-            false => self.stored,
-        }
-    }
-}
 
 /// How one answer is to be made.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,67 +45,39 @@ impl Default for GenerateOptions {
 
 /// A loaded model. Immutable; share it in an `Arc`.
 pub struct Vita {
-    config: ModelConfig,
     lm: Arc<LanguageModel>,
-    vision: InternVit,
-    projector: MlpProjector,
-    audio: Whale,
-    adapter: AudioAdapter,
-    fbank: Fbank,
+    eyes: Option<Eyes>,
+    ears: Option<Ears>,
     tokenizer: Arc<Tokenizer>,
     template: Template,
     states: StateTokens,
     stop_ids: Vec<u32>,
+    max_length: usize,
 }
 
 impl Vita {
-    /// Loads a checkpoint folder of either dialect. Every tensor of the model must be there and fit;
-    /// a tensor that no part knows is an error, except in the audio encoder, where later models of the
-    /// family have more.
+    /// Loads a model folder: what its `vita.toml` says, or a VITA checkpoint of either dialect. Of a
+    /// checkpoint every tensor must be there and fit; a tensor that no part knows is an error, except in
+    /// the audio encoder, where later models of the family have more.
     pub fn load(folder: &Path, options: &LoadOptions) -> Result<Self> {
-        let config = ModelConfig::load(folder)?;
-        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
-        let shards = Arc::new(Shards::open(folder)?);
-        check_vocabulary(&config, &tokenizer)?;
-        let (stored, compute) = (options.stored, options.compute());
-        let w = Weights::new(shards.clone(), stored, compute, options.device.clone());
-        let vita = Self::from_parts(config, tokenizer, &w)?;
-        check_unused(&shards)?;
-        Ok(vita)
+        load::load(folder, options)
     }
 
-    fn from_parts(config: ModelConfig, tokenizer: Tokenizer, w: &Weights) -> Result<Self> {
-        let template = Template::default();
-        let w_audio = w.pp("model.audio_encoder");
-        let cmvn = load_cmvn(&config, w)?;
-        let w_vision = w.pp("model.vision_tower.vision_tower");
-        Ok(Self {
-            vision: InternVit::new(&config.vision, &w_vision)?,
-            projector: MlpProjector::new(
-                config.projector_depth,
-                4 * config.vision.hidden_size,
-                config.lm.hidden_size,
-                &w.pp("model.mm_projector"),
-            )?,
-            audio: Whale::new(&config.audio, cmvn, &w_audio.pp("encoder"))?,
-            adapter: AudioAdapter::new(&config.adapter, &w_audio.pp("adpter"))?,
-            lm: Arc::new(LanguageModel::new(
-                &config.lm,
-                tokenizer.size(),
-                config.max_length,
-                w,
-            )?),
-            fbank: Fbank::whale(&config.fbank).map_err(|e| Error::Input(e.to_string()))?,
-            states: tokenizer.state_tokens()?,
-            stop_ids: template.stop_ids(&tokenizer)?,
-            template,
-            tokenizer: Arc::new(tokenizer),
-            config,
-        })
+    /// How pictures become vectors, for models that see.
+    pub fn eyes(&self) -> Result<&Eyes> {
+        let missing = || Error::Input("this model has no vision part".into());
+        self.eyes.as_ref().ok_or_else(missing)
     }
 
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    /// How sound becomes vectors, for models that hear.
+    pub fn ears(&self) -> Result<&Ears> {
+        let missing = || Error::Input("this model has no audio part".into());
+        self.ears.as_ref().ok_or_else(missing)
+    }
+
+    /// Longest sequence, answer included.
+    pub fn max_length(&self) -> usize {
+        self.max_length
     }
 
     pub fn lm(&self) -> &Arc<LanguageModel> {
@@ -160,28 +98,20 @@ impl Vita {
 
     /// A still picture: tiles and thumbnail, one medium each, in the order of the prompt.
     pub fn see_picture(&self, picture: &RgbImage) -> Result<Vec<Media>> {
-        let processor = &self.config.image_processor;
-        let (width, height) = picture.dimensions();
-        let tiling = Tiling::choose(width, height, processor.crop, self.config.tiling);
-        self.see_pixels(&processor.batch(&tiling.cut(picture))?)
+        self.see_pixels(&self.eyes()?.picture(picture)?)
     }
 
     /// Video frames: one medium each.
     pub fn see_frames(&self, frames: &[RgbImage]) -> Result<Vec<Media>> {
-        let processor = &self.config.image_processor;
-        let pixels = frames
-            .iter()
-            .map(|f| processor.frame(f, self.config.frame_fit));
-        let pixels = pixels.collect::<Result<Vec<_>>>()?;
-        match pixels.is_empty() {
+        match frames.is_empty() {
             true => Ok(Vec::new()),
-            false => self.see_pixels(&Tensor::stack(&pixels, 0)?),
+            false => self.see_pixels(&self.eyes()?.frames(frames)?),
         }
     }
 
     /// Prepared pixels `[n, 3, height, width]`: n media.
     pub fn see_pixels(&self, pixels: &Tensor) -> Result<Vec<Media>> {
-        let tokens = self.image_tokens(pixels)?;
+        let tokens = self.eyes()?.tokens(pixels)?;
         (0..tokens.dim(0)?)
             .map(|i| {
                 Ok(Media {
@@ -193,34 +123,17 @@ impl Vita {
             .collect()
     }
 
-    fn image_tokens(&self, pixels: &Tensor) -> Result<Tensor> {
-        let pixels = pixels
-            .to_dtype(self.lm.compute_dtype())?
-            .to_device(self.lm.device())?;
-        let features = self.vision.forward(&pixels, &mut Probe::none())?;
-        self.projector.forward(&visual_tokens(&features)?)
-    }
-
     /// An utterance: samples in [−1, 1] at the encoder's rate (16 kHz).
     pub fn hear(&self, samples: &[f32]) -> Result<Media> {
-        let frames = self.fbank.compute(samples);
-        let frames = frames.map_err(|e| Error::Input(e.to_string()))?;
-        let bins = self.config.audio.input_dim;
-        self.hear_frames(&Tensor::from_vec(frames, ((), bins), &Device::Cpu)?)
+        self.hear_frames(&self.ears()?.features(samples)?)
     }
 
-    /// An utterance as filterbank frames `[frames, bins]`, not normalised.
-    pub fn hear_frames(&self, fbank: &Tensor) -> Result<Media> {
-        let batch = fbank.unsqueeze(0)?.to_device(self.lm.device())?;
-        let encoded = self
-            .audio
-            .forward(&batch, &[fbank.dim(0)?], &mut Probe::none())?;
-        let Padded { values, lengths } = self.adapter.forward(&encoded, &mut Probe::none())?;
-        let valid = lengths.first().copied().unwrap_or(0);
+    /// An utterance as the features `[frames, bins]` that the encoder listens to.
+    pub fn hear_frames(&self, features: &Tensor) -> Result<Media> {
         Ok(Media {
             kind: MediaKind::Audio,
-            key: content_key(fbank)?,
-            vectors: values.get(0)?.narrow(0, 0, valid)?,
+            key: content_key(features)?,
+            vectors: self.ears()?.tokens(features)?,
         })
     }
 
@@ -231,7 +144,7 @@ impl Vita {
 
     /// Embeddings `[positions, hidden]` of a prompt.
     pub fn embed(&self, prompt: &[Segment]) -> Result<Tensor> {
-        embed_prompt(&self.lm, prompt, self.config.max_length)
+        embed_prompt(&self.lm, prompt, self.max_length)
     }
 
     /// The state of an answer that has not begun.
@@ -255,40 +168,7 @@ impl Vita {
     ) -> Result<Answer> {
         let xs = self.embed(prompt)?;
         let writer = self.writer(options)?;
-        generate(&self.lm, &xs, self.config.max_length, writer, on_delta)
-    }
-}
-
-fn check_vocabulary(config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
-    let (size, rows) = (tokenizer.size(), config.lm.vocab_size);
-    match size > rows {
-        true => Err(Error::Tokenizer {
-            path: tokenizer.path().to_path_buf(),
-            reason: format!("expected at most {rows} tokens (vocab_size), found {size}"),
-        }),
-        false => Ok(()),
-    }
-}
-
-fn check_unused(shards: &Shards) -> Result<()> {
-    let (tolerated, unknown): (Vec<_>, Vec<_>) = shards
-        .unused()
-        .into_iter()
-        .filter(|name| !name.ends_with(TOLERATED_SUFFIX))
-        .partition(|name| name.starts_with(TOLERATED_PREFIX));
-    for name in tolerated {
-        tracing::warn!(
-            tensor = name,
-            "unknown tensor of the audio encoder is ignored"
-        );
-    }
-    match unknown.first() {
-        Some(first) => Err(Error::UnknownTensor {
-            file: shards.file_of(first).display().to_string(),
-            tensor: first.clone(),
-            others: unknown.len() - 1,
-        }),
-        None => Ok(()),
+        generate(&self.lm, &xs, self.max_length, writer, on_delta)
     }
 }
 

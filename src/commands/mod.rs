@@ -6,6 +6,7 @@ mod broker;
 mod check;
 mod doctor;
 mod explain;
+mod model;
 mod probe;
 mod run;
 mod watch;
@@ -22,6 +23,8 @@ pub enum Command {
     Doctor(doctor::Args),
     /// Ask an RTSP server what it serves, and say where it fails
     Probe(probe::Args),
+    /// Look at a model's files
+    Model(model::Args),
     /// Subscribe and print what arrives
     Watch(watch::Args),
 }
@@ -34,6 +37,7 @@ impl Command {
             Self::Explain(args) => explain::run(&args),
             Self::Doctor(args) => doctor::run(&args),
             Self::Probe(args) => probe::run(&args),
+            Self::Model(args) => model::run(&args),
             Self::Watch(args) => watch::run(&args),
         }
     }

@@ -1,10 +1,12 @@
 //! Audio encoders: acoustic features to vectors in the language model's space.
 
 pub mod adapter;
+mod ears;
 pub mod whale;
 pub mod whisper;
 
 pub use adapter::{AdapterConfig, AudioAdapter};
+pub use ears::{AudioEncoder, Ears};
 pub use whale::{Whale, WhaleConfig};
 pub use whisper::{Whisper, WhisperConfig};
 

@@ -10,9 +10,6 @@ use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::Path;
 
-/// Longest sequence that is prepared for; tables of positions grow with it.
-const MAX_POSITIONS: usize = 1 << 20;
-
 /// The two dialects of `config.json` (spec 1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -69,15 +66,7 @@ impl ModelConfig {
         self.lm.validate(path)?;
         self.vision.validate(path)?;
         self.audio.validate(path)?;
-        if !(2..=MAX_POSITIONS).contains(&self.max_length) {
-            let expected = format!("2 to {MAX_POSITIONS}");
-            return Err(Error::config(
-                path,
-                "tokenizer_model_max_length",
-                expected,
-                self.max_length,
-            ));
-        }
+        super::check_max_length(path, "tokenizer_model_max_length", self.max_length)?;
         let crop = self.image_processor.crop as usize;
         if !crop.is_multiple_of(self.vision.patch_size)
             || !(crop / self.vision.patch_size).is_multiple_of(2)

@@ -5,6 +5,8 @@ mod cmvn;
 mod config;
 mod demo;
 mod gguf;
+mod inspect;
+pub mod manifest;
 mod shards;
 mod train_yaml;
 mod training;
@@ -12,6 +14,7 @@ mod training;
 pub use cmvn::load_cmvn;
 pub use config::{Layout, ModelConfig};
 pub use gguf::{Gguf, GgufFile};
+pub use inspect::{Inspection, PRECISIONS, PartInfo};
 pub use shards::{Shards, TensorInfo};
 
 use crate::{Error, Result};
@@ -33,7 +36,22 @@ pub(crate) fn check_sizes(path: &Path, sizes: &[(&str, usize)]) -> Result<()> {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// Longest sequence that is prepared for; tables of positions grow with it.
+const MAX_POSITIONS: usize = 1 << 20;
+
+fn check_max_length(path: &Path, key: &str, length: usize) -> Result<()> {
+    match (2..=MAX_POSITIONS).contains(&length) {
+        true => Ok(()),
+        false => Err(Error::config(
+            path,
+            key,
+            format!("2 to {MAX_POSITIONS}"),
+            length,
+        )),
+    }
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&crate::error::read_file(path)?).map_err(|e| Error::format(path, e))
 }
 

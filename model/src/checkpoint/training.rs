@@ -39,8 +39,7 @@ pub(super) fn load(folder: &Path, path: &Path) -> Result<ModelConfig> {
         ));
     }
     let vision_folder = part_folder(path, folder, "mm_vision_tower", &config.mm_vision_tower)?;
-    let vision: InternVitConfig = read_json(&vision_folder.join("config.json"))?;
-    vision.validate(&vision_folder.join("config.json"))?;
+    let vision = InternVitConfig::load(&vision_folder.join("config.json"))?;
     if let Some(found) = config
         .mm_hidden_size
         .filter(|&n| n != 4 * vision.hidden_size)

@@ -74,6 +74,14 @@ impl ImageProcessor {
         }
     }
 
+    /// Resizes the shortest side to more than the crop keeps.
+    pub fn with_margin(self, shortest_side: u32) -> Self {
+        Self {
+            shortest_side: shortest_side.max(self.crop),
+            ..self
+        }
+    }
+
     /// Reads `preprocessor_config.json`.
     pub fn load(path: &Path) -> Result<Self> {
         let file: File = serde_json::from_slice(&crate::error::read_file(path)?)

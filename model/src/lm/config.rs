@@ -53,6 +53,13 @@ fn rope_theta() -> f64 {
 }
 
 impl LmConfig {
+    /// Reads a language model's `config.json`.
+    pub fn load(path: &Path) -> Result<Self> {
+        let config: Self = crate::checkpoint::read_json(path)?;
+        config.validate(path)?;
+        Ok(config)
+    }
+
     pub fn family(&self) -> Option<LmFamily> {
         match self.model_type.as_str() {
             "vita-mixtral" | "mixtral" => Some(LmFamily::Mixtral),

@@ -105,6 +105,8 @@ pub struct LanguageModel {
     layers: Vec<Layer>,
     norm: RmsNorm,
     lm_head: Linear,
+    /// Rows of tokens that were added behind the model's own.
+    added_head: Option<Linear>,
     rotary: Rotary,
     config: LmConfig,
     compute: DType,
@@ -152,10 +154,28 @@ impl LanguageModel {
             )?,
             embed_tokens,
             lm_head,
+            added_head: None,
             config: config.clone(),
             compute,
             vocabulary,
         })
+    }
+
+    /// Puts tokens behind the vocabulary: `rows` `[tokens, hidden]` are their embeddings and, as in a
+    /// tied head, what their logits are computed with.
+    pub fn append_tokens(&mut self, rows: &Tensor) -> Result<()> {
+        let table = [
+            &self.embed_tokens,
+            &rows.to_dtype(self.embed_tokens.dtype())?,
+        ];
+        self.embed_tokens = Tensor::cat(&table, 0)?;
+        self.added_head = Some(Linear::from_tensors(rows.clone(), None)?);
+        self.vocabulary += rows.dim(0)?;
+        Ok(())
+    }
+
+    fn added(&self) -> usize {
+        self.added_head.as_ref().map_or(0, Linear::outputs)
     }
 
     pub fn config(&self) -> &LmConfig {
@@ -253,10 +273,16 @@ impl LanguageModel {
 
     /// Logits `[rows, vocabulary]`, f32, of hidden states `[rows, hidden]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let logits = self.lm_head.forward(hidden)?.to_dtype(DType::F32)?;
-        match logits.dim(1)? == self.vocabulary {
-            true => Ok(logits),
-            false => Ok(logits.narrow(1, 0, self.vocabulary)?.contiguous()?),
-        }
+        let logits = self.lm_head.forward(hidden)?;
+        let own = self.vocabulary - self.added();
+        let logits = match logits.dim(1)? == own {
+            true => logits,
+            false => logits.narrow(1, 0, own)?.contiguous()?,
+        };
+        let logits = match &self.added_head {
+            Some(added) => Tensor::cat(&[&logits, &added.forward(hidden)?], 1)?,
+            None => logits,
+        };
+        Ok(logits.to_dtype(DType::F32)?)
     }
 }

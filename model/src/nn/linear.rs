@@ -48,6 +48,10 @@ impl Linear {
         })
     }
 
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
     /// `[.., in]` → `[.., out]`, in the type of `xs`: weights stored in 16 bits are widened as they are used.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let mut dims = xs.dims().to_vec();

@@ -13,7 +13,7 @@ pub use attention::{attend, attend_causal};
 pub use linear::Linear;
 pub use norm::{LayerNorm, RmsNorm};
 pub use probe::Probe;
-pub use weights::{RandomSource, Source, TensorMap, Weights};
+pub use weights::{RandomSource, Source, TensorMap, Watched, Weights};
 
 use crate::Result;
 use candle_core::Tensor;

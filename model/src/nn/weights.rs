@@ -5,6 +5,7 @@ use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A set of named tensors: a checkpoint, a GGUF file, random numbers.
 pub trait Source: Send + Sync {
@@ -100,6 +101,46 @@ impl Weights {
             "" => name.to_string(),
             prefix => format!("{prefix}.{name}"),
         }
+    }
+}
+
+/// A source that reports the bytes read from it, for progress bars.
+pub struct Watched {
+    source: Arc<dyn Source>,
+    bytes: AtomicU64,
+    report: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Watched {
+    pub fn new(source: Arc<dyn Source>, report: Arc<dyn Fn(u64) + Send + Sync>) -> Self {
+        Self {
+            source,
+            bytes: AtomicU64::new(0),
+            report,
+        }
+    }
+
+    fn read(&self, bytes: usize) {
+        let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        (self.report)(before + bytes as u64);
+    }
+}
+
+impl Source for Watched {
+    fn tensor(&self, name: &str, expected: &Shape) -> Result<Tensor> {
+        let tensor = self.source.tensor(name, expected)?;
+        self.read(tensor.elem_count() * tensor.dtype().size_in_bytes());
+        Ok(tensor)
+    }
+
+    fn quantised(&self, name: &str, expected: &Shape, device: &Device) -> Result<Option<QTensor>> {
+        let tensor = self.source.quantised(name, expected, device)?;
+        self.read(tensor.as_ref().map_or(0, QTensor::storage_size_in_bytes));
+        Ok(tensor)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.source.contains(name)
     }
 }
 

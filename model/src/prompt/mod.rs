@@ -10,7 +10,7 @@ mod turns;
 
 pub use detokenizer::Detokenizer;
 pub use template::{Modality, SYSTEM_CHINESE_TEXT, Template, system_text};
-pub use tokenizer::{StateTokens, Tokenizer};
+pub use tokenizer::{StateNames, StateTokens, Tokenizer};
 pub use turns::{Content, Conversation, Role, Turn, user_turn};
 
 use candle_core::Tensor;

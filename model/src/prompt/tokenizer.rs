@@ -2,6 +2,7 @@
 
 use super::detokenizer::Pieces;
 use crate::{Error, Result};
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,25 @@ pub struct StateTokens {
     pub noise: u32,
     /// `<3>`: a typed question.
     pub text: u32,
+}
+
+/// What the state tokens are called. The default is VITA's.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StateNames {
+    pub query: String,
+    pub noise: String,
+    pub text: String,
+}
+
+impl Default for StateNames {
+    fn default() -> Self {
+        Self {
+            query: "<1>".into(),
+            noise: "<2>".into(),
+            text: "<3>".into(),
+        }
+    }
 }
 
 /// Text to ids and back.
@@ -107,12 +127,17 @@ impl Tokenizer {
             })
     }
 
-    /// The three state tokens, by the names that VITA gave them.
+    /// Ids of the three state tokens under VITA's names.
     pub fn state_tokens(&self) -> Result<StateTokens> {
+        self.state_tokens_named(&StateNames::default())
+    }
+
+    /// Ids of the three state tokens.
+    pub fn state_tokens_named(&self, names: &StateNames) -> Result<StateTokens> {
         Ok(StateTokens {
-            query: self.added_token("<1>")?,
-            noise: self.added_token("<2>")?,
-            text: self.added_token("<3>")?,
+            query: self.added_token(&names.query)?,
+            noise: self.added_token(&names.noise)?,
+            text: self.added_token(&names.text)?,
         })
     }
 

@@ -46,6 +46,13 @@ fn gelu() -> String {
 }
 
 impl InternVitConfig {
+    /// Reads the tower's `config.json`.
+    pub fn load(path: &Path) -> Result<Self> {
+        let config: Self = crate::checkpoint::read_json(path)?;
+        config.validate(path)?;
+        Ok(config)
+    }
+
     /// Refuses what no tensor could have, and the variants of the family that are not InternViT-300M's.
     pub fn validate(&self, path: &Path) -> Result<()> {
         let at_least_one = [

@@ -1,0 +1,193 @@
+//! `vita.toml`: which parts a model folder has, in which files, and how they are joined.
+
+use crate::audio::WhisperConfig;
+use crate::connector::{PooledConfig, StackedConfig};
+use crate::prompt::{StateNames, Template};
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+pub const FILE_NAME: &str = "vita.toml";
+
+/// A model that is not a VITA checkpoint but built in its manner.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Manifest {
+    pub name: String,
+    /// Longest sequence, answer included.
+    pub max_length: usize,
+    pub language_model: LanguagePart,
+    pub vision: Option<VisionPart>,
+    pub audio: Option<AudioPart>,
+    /// VITA's when absent.
+    #[serde(default)]
+    pub template: Template,
+    /// VITA's when absent.
+    #[serde(default)]
+    pub state_tokens: StateNames,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LanguagePart {
+    /// A GGUF file, or a folder with `config.json` and safetensors.
+    pub path: String,
+    /// A `tokenizer.json`; else the one in the folder or in the GGUF file.
+    pub tokenizer: Option<String>,
+    /// Embeddings of tokens that were added behind the model's own, tensor `rows` `[tokens, hidden]`.
+    pub added_rows: Option<File>,
+}
+
+/// Tensors under a prefix in a safetensors file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct File {
+    pub file: String,
+    #[serde(default)]
+    pub prefix: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(
+    tag = "encoder",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
+pub enum VisionPart {
+    /// With the connector of small models.
+    #[serde(rename = "efficientnet-lite0")]
+    EfficientNetLite0 {
+        weights: File,
+        connector: PooledConfig,
+        connector_weights: File,
+    },
+    /// With VITA's connector.
+    #[serde(rename = "internvit")]
+    InternVit {
+        /// Folder with `config.json` and `preprocessor_config.json`.
+        config: String,
+        weights: File,
+        projector_depth: usize,
+        connector_weights: File,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(
+    tag = "encoder",
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
+pub enum AudioPart {
+    Whisper {
+        config: WhisperConfig,
+        weights: File,
+        /// Silence put behind an utterance.
+        tail_silence_ms: u32,
+        connector: StackedConfig,
+        connector_weights: File,
+    },
+}
+
+/// Longest silence that a manifest may ask for.
+const MAX_TAIL_MS: u32 = 30_000;
+
+impl Manifest {
+    pub fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE_NAME);
+        let bytes = crate::error::read_file(&path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| Error::format(&path, e))?;
+        Self::parse(&path, text)
+    }
+
+    /// `path` is for messages.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let manifest: Self = toml::from_str(text).map_err(|e| {
+            let line = e
+                .span()
+                .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            Error::format(
+                path,
+                format!("line {line}: {}", e.message().replace('\n', ", ")),
+            )
+        })?;
+        manifest.validate(path)?;
+        Ok(manifest)
+    }
+
+    fn validate(&self, path: &Path) -> Result<()> {
+        super::check_max_length(path, "max-length", self.max_length)?;
+        if let Some(VisionPart::EfficientNetLite0 { connector, .. }) = &self.vision {
+            let sizes = [
+                ("connector.grid", connector.grid),
+                ("connector.hidden", connector.hidden),
+            ];
+            super::check_sizes(path, &sizes)?;
+            if connector.grid > 16 {
+                return Err(Error::config(
+                    path,
+                    "connector.grid",
+                    "at most 16",
+                    connector.grid,
+                ));
+            }
+        }
+        if let Some(AudioPart::Whisper {
+            config,
+            connector,
+            tail_silence_ms,
+            ..
+        }) = &self.audio
+        {
+            config.validate(path)?;
+            let sizes = [
+                ("connector.stack", connector.stack),
+                ("connector.hidden", connector.hidden),
+                ("connector.groups", connector.groups),
+            ];
+            super::check_sizes(path, &sizes)?;
+            if !connector.hidden.is_multiple_of(connector.groups) || connector.stack > 64 {
+                let expected = "groups that divide hidden, and a stack of at most 64";
+                return Err(Error::config(
+                    path,
+                    "connector",
+                    expected,
+                    format!("{connector:?}"),
+                ));
+            }
+            if *tail_silence_ms > MAX_TAIL_MS {
+                let expected = format!("at most {MAX_TAIL_MS}");
+                return Err(Error::config(
+                    path,
+                    "tail-silence-ms",
+                    expected,
+                    tail_silence_ms,
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A path of the manifest: inside its folder.
+pub(crate) fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
+    use std::path::Component;
+    let relative = Path::new(name);
+    let plain = relative
+        .components()
+        .all(|c| matches!(c, Component::Normal(_)));
+    match plain && !name.is_empty() {
+        true => Ok(folder.join(relative)),
+        false => {
+            let path = folder.join(FILE_NAME);
+            Err(Error::config(
+                path,
+                "file",
+                "a path inside the folder",
+                format!("{name:?}"),
+            ))
+        }
+    }
+}
