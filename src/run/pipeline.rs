@@ -164,12 +164,8 @@ impl Pipeline {
         })
     }
 
-    /// Where the source gets its media from, with what it is let in by.
-    pub fn location(&self) -> Option<String> {
-        let source = self.pipeline.by_name(SOURCE)?;
-        source
-            .has_property_with_type("location", String::static_type())
-            .then(|| source.property("location"))?
+    pub fn element(&self, name: &str) -> Option<gst::Element> {
+        self.pipeline.by_name(name)
     }
 
     pub fn bin(&self) -> &gst::Bin {

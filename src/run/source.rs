@@ -15,9 +15,10 @@ use vita_messages::{Message, Publisher, SourceName, WallTime};
 use super::announce::Announcer;
 use super::attempt::{Attempt, End};
 use super::backoff::Backoff;
-use super::diagnose::diagnose;
+use super::diagnose::{diagnose, question};
 use super::pipeline::{Dropped, Observed, Pipeline};
 use super::redact::Redactor;
+use super::taps::SOURCE;
 use super::{reason, stopped};
 use crate::plan::SourcePlan;
 
@@ -120,13 +121,15 @@ impl SourceTask {
         let mut attempt = Attempt::new(pipeline);
         let end = attempt.run(self).await;
         let (was_up, pipeline) = (attempt.is_up(), attempt.into_pipeline());
-        let uri = pipeline.location();
+        let question = pipeline
+            .element(SOURCE)
+            .and_then(|source| question(&source, &self.plan));
         self.close(pipeline, was_up).await;
-        match (end, uri) {
-            (End::Failed(reason), Some(uri))
+        match (end, question) {
+            (End::Failed(reason), Some(question))
                 if reason.kind == SourceReasonKind::Pipeline && !was_up =>
             {
-                End::Failed(diagnose(&uri).await.unwrap_or(reason))
+                End::Failed(diagnose(&question).await.unwrap_or(reason))
             }
             (end, _) => end,
         }
