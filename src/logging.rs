@@ -6,6 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Filter directives as in `info,vita_stream::run=debug`.
 pub const ENV: &str = "VITA_LOG";
+/// The client's own account of its connections is for those who look for it.
+const DEFAULT: &str = "info,async_nats=warn";
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -18,10 +20,11 @@ pub enum LogFormat {
 
 /// For the whole process; call it once.
 pub fn init(format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .with_env_var(ENV);
-    let filter = filter.from_env().map_err(|error| {
+    let directives = std::env::var(ENV)
+        .ok()
+        .filter(|directives| !directives.is_empty());
+    let directives = directives.as_deref().unwrap_or(DEFAULT);
+    let filter = EnvFilter::try_new(directives).map_err(|error| {
         anyhow::anyhow!("{ENV}: {error}; write it like info,vita_stream::run=debug")
     })?;
     let log = tracing_subscriber::fmt()

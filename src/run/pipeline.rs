@@ -15,7 +15,9 @@ use super::{branches, elements, reason};
 use crate::plan::SourcePlan;
 
 /// What elements noticed waits here until the supervisor takes it. Policy: drop-newest, counted in [`Dropped`].
-const OBSERVED_CAPACITY: usize = 256;
+const OBSERVED_CAPACITY: usize = 1024;
+/// So much is kept free for what is kept: the frames of a file that is read at full speed must not crowd out its speech.
+const RESERVED_FOR_EVENTS: usize = 768;
 /// The first error is the cause, later ones are its consequences: drop-newest.
 const CONTROL_CAPACITY: usize = 32;
 
@@ -258,7 +260,9 @@ impl BusListener {
             time: vita_messages::WallTime::now(),
             body,
         };
-        if let Err(TrySendError::Full(_)) = self.observed.try_send(observed) {
+        let is_event = observed.body.kind().place().is_durable();
+        let has_room = is_event || self.observed.capacity() > RESERVED_FOR_EVENTS;
+        if !has_room || matches!(self.observed.try_send(observed), Err(TrySendError::Full(_))) {
             self.dropped.queue_full.fetch_add(1, Relaxed);
         }
     }
