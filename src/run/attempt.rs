@@ -16,7 +16,7 @@ use crate::plan::AtEnd;
 const TICK: Duration = Duration::from_millis(100);
 /// Connecting, with a fall-back from UDP to TCP, may take this long even where the stall time-out is shorter.
 const FIRST_MEDIA_WITHIN: Duration = Duration::from_secs(15);
-/// How long after the first stream the others may be before the source is announced without them.
+/// How long after the first stream the others, and the picture's size, may be before the source is announced without them.
 const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 /// An element that fails posts why; the failed state change may be known first.
 const ERROR_WITHIN: Duration = Duration::from_secs(1);
@@ -171,13 +171,16 @@ impl Attempt {
 
     fn announce_up(&mut self, now: Instant, source: &mut SourceTask) {
         let first = *self.first_media.get_or_insert(now);
-        let complete = self.streams_known && self.pipeline.taps.all_delivered();
-        if !self.up && (complete || now > first + OTHERS_WITHIN) {
+        if self.up {
+            return;
+        }
+        let streams = media::complete(self.pipeline.taps.media(), self.pipeline.bin());
+        let is_complete = self.streams_known
+            && self.pipeline.taps.all_delivered()
+            && media::is_described(&streams);
+        if is_complete || now > first + OTHERS_WITHIN {
             self.up = true;
-            source.up(media::complete(
-                self.pipeline.taps.media(),
-                self.pipeline.bin(),
-            ));
+            source.up(streams);
         }
     }
 

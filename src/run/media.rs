@@ -129,7 +129,17 @@ pub fn complete(mut streams: Vec<Media>, pipeline: &gst::Bin) -> Vec<Media> {
             }
         }
     }
+    // Video first, whichever pad came first.
+    streams.sort_by_key(|media| media.kind != MediaKind::Video);
     streams
+}
+
+/// Whether a parser has found out the picture's size yet.
+pub fn is_described(streams: &[Media]) -> bool {
+    let mut videos = streams
+        .iter()
+        .filter(|media| media.kind == MediaKind::Video);
+    videos.all(|media| media.width.is_some())
 }
 
 fn is_rtp(caps: &gst::CapsRef) -> bool {
