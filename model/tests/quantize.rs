@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::Content;
+use candle_core::quantized::gguf_file;
 use candle_core::{Device, Tensor};
 use tempfile::TempDir;
-use vita_model::ErrorKind;
-use vita_model::quantize::{LmFormat, MODEL_FILE, QuantizeOptions, TowerFormat, quantize};
+use vita_model::checkpoint::QUANTISED_FILE;
+use vita_model::prompt::{Content, Conversation, Role, Turn};
+use vita_model::quantize::{LmFormat, QuantizeOptions, TowerFormat, quantize};
+use vita_model::{ErrorKind, GenerateOptions, LoadOptions, Vita};
 
 fn checkpoint(dir: &Path) -> HashMap<String, Tensor> {
     let random =
@@ -41,8 +44,8 @@ fn checkpoint(dir: &Path) -> HashMap<String, Tensor> {
 
 /// Every tensor of the file, with its format and its distance from the original.
 fn compare(out: &Path, originals: &HashMap<String, Tensor>) -> HashMap<String, (GgmlDType, f32)> {
-    let mut file = File::open(out.join(MODEL_FILE)).expect("opens");
-    let content = Content::read(&mut file).expect("another reader reads it");
+    let mut file = File::open(out.join(QUANTISED_FILE)).expect("opens");
+    let content = gguf_file::Content::read(&mut file).expect("another reader reads it");
     assert_eq!(content.tensor_infos.len(), originals.len());
     originals
         .iter()
@@ -93,7 +96,7 @@ fn tensors_come_back_as_near_as_their_format_allows() {
             );
             assert_eq!(
                 report.bytes_after,
-                fs::metadata(to.path().join(MODEL_FILE))
+                fs::metadata(to.path().join(QUANTISED_FILE))
                     .expect("is there")
                     .len()
             );
@@ -174,5 +177,45 @@ fn nothing_is_written_over_and_no_half_file_stays() {
     let cut =
         quantize(from.path(), to.path(), QuantizeOptions::default(), |_| ()).expect_err("cut off");
     assert_eq!(cut.kind(), ErrorKind::Format);
-    assert!(!to.path().join(MODEL_FILE).exists());
+    assert!(!to.path().join(QUANTISED_FILE).exists());
+}
+
+#[test]
+fn a_quantised_checkpoint_loads_and_answers_nearly_as_before() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoint");
+    let conversation = Conversation {
+        system: Some("You are VITA.".into()),
+        turns: vec![Turn {
+            role: Role::User,
+            content: vec![Content::Text("what is this?".into())],
+        }],
+    };
+    let states = |folder: &Path| {
+        let vita = Vita::load(folder, &LoadOptions::default()).expect("loads");
+        let prompt = vita.prompt(&conversation).expect("a prompt");
+        let options = GenerateOptions {
+            max_new_tokens: 1,
+            ..GenerateOptions::default()
+        };
+        let answer = vita
+            .generate(&prompt, &options, |_| ControlFlow::Continue(()))
+            .expect("answers");
+        [answer.states.query, answer.states.noise, answer.states.text]
+    };
+    let exact = states(&golden);
+    for (lm, tolerance) in [(LmFormat::F16, 0.01), (LmFormat::Q8_0, 0.2)] {
+        let to = TempDir::new().expect("a folder");
+        let options = QuantizeOptions {
+            lm,
+            ..QuantizeOptions::default()
+        };
+        quantize(&golden, to.path(), options, |_| ()).expect("quantises");
+        for (before, after) in exact.iter().zip(states(to.path())) {
+            // Relative, since probabilities among 768 random tokens are small.
+            assert!(
+                (after / before - 1.0).abs() < tolerance,
+                "{lm:?}: {before} became {after}"
+            );
+        }
+    }
 }

@@ -3,7 +3,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
 use vita_model::checkpoint::{Inspection, PRECISIONS};
+use vita_model::quantize::{self, LmFormat, QuantizeOptions, TowerFormat};
 
 /// `vita model`.
 #[derive(clap::Args, Debug)]
@@ -16,6 +18,8 @@ pub struct Args {
 enum Command {
     /// Say which parts a model has, in which types, and how much memory it needs
     Inspect(InspectArgs),
+    /// Turn a VITA checkpoint into a quantised one, one tensor in memory at a time
+    Quantize(QuantizeArgs),
 }
 
 #[derive(clap::Args, Debug)]
@@ -24,9 +28,27 @@ struct InspectArgs {
     path: PathBuf,
 }
 
+#[derive(clap::Args, Debug)]
+struct QuantizeArgs {
+    /// The checkpoint's folder
+    checkpoint: PathBuf,
+
+    /// The quantised model's folder, new or empty
+    out: PathBuf,
+
+    /// Matrices of the language model: q8_0, q4_0, q4_k_m or f16
+    #[arg(long, default_value = "q8_0")]
+    lm: LmFormat,
+
+    /// Matrices of towers and connectors: f16, bf16, q8_0 or f32
+    #[arg(long, default_value = "f16")]
+    towers: TowerFormat,
+}
+
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect(args) => inspect(args),
+        Command::Quantize(args) => quantize(args),
     }
 }
 
@@ -38,6 +60,31 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<ExitCode> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         result => Ok(result.map(|()| ExitCode::SUCCESS)?),
     }
+}
+
+fn quantize(args: &QuantizeArgs) -> anyhow::Result<ExitCode> {
+    let options = QuantizeOptions {
+        lm: args.lm,
+        towers: args.towers,
+    };
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} {elapsed}, {eta} to go  {wide_msg}",
+    )?);
+    let report = quantize::quantize(&args.checkpoint, &args.out, options, |progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(progress.tensor.to_owned());
+    });
+    bar.finish_and_clear();
+    let report = report.context("cannot quantise the model")?;
+    println!(
+        "{}: {} tensors, {} of {}",
+        args.out.display(),
+        report.tensors,
+        size(report.bytes_after),
+        size(report.bytes_before)
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print(inspection: &Inspection, out: &mut impl Write) -> std::io::Result<()> {

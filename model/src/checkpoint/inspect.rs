@@ -1,7 +1,7 @@
 //! What a model file or folder holds, without loading it.
 
 use super::manifest::{self, AudioPart, Manifest, VisionPart};
-use super::{Gguf, ModelConfig, Shards, TensorInfo};
+use super::{Gguf, ModelConfig, Shards, TensorInfo, open_weights};
 use crate::Result;
 use crate::lm::LmConfig;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Inspection {
     fn of_checkpoint(folder: &Path) -> Result<Self> {
         let config = ModelConfig::load(folder)?;
         let mut parts = BTreeMap::new();
-        collect(&mut parts, Shards::open(folder)?.infos(), part_of);
+        collect(&mut parts, open_weights(folder)?.infos(), part_of);
         Ok(Self {
             kind: "vita checkpoint",
             parts,

@@ -4,6 +4,7 @@ mod bytes;
 mod cmvn;
 mod config;
 mod demo;
+mod files;
 mod gguf;
 mod inspect;
 pub mod manifest;
@@ -13,6 +14,7 @@ mod training;
 
 pub use cmvn::load_cmvn;
 pub use config::{Layout, ModelConfig};
+pub use files::{QUANTISED_FILE, WeightFiles, open_weights};
 pub use gguf::{Gguf, GgufFile};
 pub use inspect::{Inspection, PRECISIONS, PartInfo};
 pub use shards::{Shards, TensorInfo};

@@ -76,11 +76,13 @@ const SMALL: usize = 1 << 12;
 impl QuantizeOptions {
     /// The format of one tensor of a VITA checkpoint.
     ///
-    /// Vectors, small tables and the routers of a mixture stay in f32: a router's error sends tokens to other experts.
+    /// Vectors, tables of positions, small matrices and the routers of a mixture stay in f32: a router's error sends
+    /// tokens to other experts.
     /// Blocks run along a row: a row that is no multiple of a block falls back to a format with smaller blocks.
     pub(super) fn format(&self, name: &str, shape: &[usize]) -> GgmlDType {
         let elements: usize = shape.iter().product();
-        if shape.len() < 2 || elements < SMALL || name.ends_with("block_sparse_moe.gate.weight") {
+        let exact = ["block_sparse_moe.gate.weight", "position_embedding"];
+        if shape.len() < 2 || elements < SMALL || exact.iter().any(|end| name.ends_with(end)) {
             return GgmlDType::F32;
         }
         let wanted = match is_language_model(name) {

@@ -14,12 +14,9 @@ use candle_core::quantized::{GgmlDType, QTensor};
 
 pub use format::{LmFormat, TowerFormat};
 
-use crate::checkpoint::Shards;
+use crate::checkpoint::{QUANTISED_FILE, Shards};
 use crate::{Error, Result};
 use writer::{GgufWriter, Planned};
-
-/// The file that a quantised folder has in place of `model.safetensors`.
-pub const MODEL_FILE: &str = "model.gguf";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuantizeOptions {
@@ -69,7 +66,7 @@ pub fn quantize(
             format: options.format(&info.name, &info.shape),
         })
         .collect();
-    let part = out.join(format!("{MODEL_FILE}.part"));
+    let part = out.join(format!("{QUANTISED_FILE}.part"));
     let mut writer = GgufWriter::create(&part, &planned)?;
     for (done, Planned { name, format, .. }) in planned.iter().enumerate() {
         progress(Progress {
@@ -80,7 +77,7 @@ pub fn quantize(
         writer.append(&convert(&shards, name, *format)?)?;
     }
     let bytes_after = writer.finish()?;
-    rename(&part, &out.join(MODEL_FILE))?;
+    rename(&part, &out.join(QUANTISED_FILE))?;
     Ok(Report {
         tensors: planned.len(),
         bytes_before: infos.iter().map(|info| info.bytes).sum(),

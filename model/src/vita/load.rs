@@ -3,7 +3,7 @@
 use super::Vita;
 use crate::audio::{AudioAdapter, AudioEncoder, Ears, Whale, Whisper};
 use crate::checkpoint::manifest::{self, AudioPart, File, Manifest, VisionPart};
-use crate::checkpoint::{Gguf, ModelConfig, Shards, load_cmvn};
+use crate::checkpoint::{Gguf, ModelConfig, Shards, WeightFiles, load_cmvn, open_weights};
 use crate::connector::{MlpProjector, PooledConnector, StackedConnector};
 use crate::fbank::Fbank;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
@@ -75,9 +75,9 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Vita> {
 fn load_checkpoint(folder: &Path, options: &LoadOptions) -> Result<Vita> {
     let config = ModelConfig::load(folder)?;
     let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
-    let shards = Arc::new(Shards::open(folder)?);
+    let files = open_weights(folder)?;
     check_vocabulary(config.lm.vocab_size, &tokenizer)?;
-    let w = options.weights(shards.clone());
+    let w = options.weights(files.clone());
     let eyes = checkpoint_eyes(&config, &w)?;
     let ears = checkpoint_ears(&config, &w)?;
     let lm = LanguageModel::new(&config.lm, tokenizer.size(), config.max_length, &w)?;
@@ -92,7 +92,7 @@ fn load_checkpoint(folder: &Path, options: &LoadOptions) -> Result<Vita> {
         tokenizer: Arc::new(tokenizer),
         template,
     };
-    check_unused(&shards)?;
+    check_unused(&*files)?;
     Ok(vita)
 }
 
@@ -319,8 +319,8 @@ fn check_vocabulary(rows: usize, tokenizer: &Tokenizer) -> Result<()> {
     }
 }
 
-fn check_unused(shards: &Shards) -> Result<()> {
-    let (tolerated, unknown): (Vec<_>, Vec<_>) = shards
+fn check_unused(files: &dyn WeightFiles) -> Result<()> {
+    let (tolerated, unknown): (Vec<_>, Vec<_>) = files
         .unused()
         .into_iter()
         .filter(|name| !name.ends_with(TOLERATED_SUFFIX))
@@ -333,7 +333,7 @@ fn check_unused(shards: &Shards) -> Result<()> {
     }
     match unknown.first() {
         Some(first) => Err(Error::UnknownTensor {
-            file: shards.file_of(first).display().to_string(),
+            file: files.file_of(first).display().to_string(),
             tensor: first.clone(),
             others: unknown.len() - 1,
         }),

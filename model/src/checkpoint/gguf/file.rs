@@ -8,14 +8,17 @@ use candle_core::quantized::gguf_file::{self, Content};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Shape, Tensor};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// An opened file; tensors are read from the mapping when they are asked for, by the names that they have there.
 pub struct GgufFile {
     path: PathBuf,
     bytes: Bytes,
     content: Content,
+    used: Mutex<BTreeSet<String>>,
 }
 
 impl GgufFile {
@@ -35,6 +38,7 @@ impl GgufFile {
             path: path.to_path_buf(),
             bytes,
             content,
+            used: Mutex::default(),
         })
     }
 
@@ -62,6 +66,18 @@ impl GgufFile {
             .collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
         infos
+    }
+
+    /// Names that nobody asked for by them, in order.
+    pub fn unused(&self) -> Vec<String> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.content.tensor_infos.keys();
+        let mut names: Vec<_> = names
+            .filter(|name| !used.contains(*name))
+            .cloned()
+            .collect();
+        names.sort();
+        names
     }
 
     pub(super) fn info(&self, name: &str) -> Option<&gguf_file::TensorInfo> {
@@ -106,6 +122,8 @@ impl GgufFile {
         if info.shape != *expected {
             return Err(self.wrong_shape(name, expected, info.shape.dims()));
         }
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.insert(name.to_string());
         Ok((info.ggml_dtype, self.data(name, info)?))
     }
 }
