@@ -2,16 +2,22 @@
 //! blocks whose attention sees absolute positions (no relative shift).
 
 use super::Padded;
+use crate::kernels::Activation;
+use crate::kernels::ops::{Conv, can_take};
 use crate::nn::{LayerNorm, Linear, Probe, Weights, attend};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Norm epsilon; neither config dialect of the release changes it.
 const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// Steps in the position table: 200 s of audio.
 pub const MAX_POSITIONS: usize = 5000;
+
+/// Longest audio, in steps of 40 ms, whose projected positions are kept.
+const KEPT_STEPS: usize = 1024;
 
 /// Fewest feature frames that leave a step after both convolutions.
 pub const MIN_FRAMES: usize = 7;
@@ -86,11 +92,54 @@ impl GlobalCmvn {
     }
 }
 
+/// A 3×3 convolution of stride 2 with ReLU, channels last.
+#[derive(Debug, Clone)]
+struct Convolution {
+    kernel: Kernel,
+    bias: Tensor,
+}
+
+#[derive(Debug, Clone)]
+enum Kernel {
+    Tensor(Tensor),
+    Packed(Arc<Conv>),
+}
+
+impl Convolution {
+    const STRIDE: usize = 2;
+
+    fn new(inputs: usize, outputs: usize, w: &Weights) -> Result<Self> {
+        // kernels are read in the type of the activations: candle has no mixed convolution
+        let kernel = w.get((outputs, inputs, 3, 3), "weight")?;
+        let kernel = match w.packs() && can_take(&kernel) {
+            true => Kernel::Packed(Arc::new(Conv::new(&kernel, Self::STRIDE)?)),
+            false => Kernel::Tensor(kernel),
+        };
+        let bias = w.get(outputs, "bias")?;
+        Ok(Self { kernel, bias })
+    }
+
+    /// `[batch, frames, bins, inputs]` → `[batch, frames', bins', outputs]`.
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        match &self.kernel {
+            Kernel::Packed(conv) => Ok(conv.forward(xs, Some(&self.bias), Activation::Relu)?),
+            Kernel::Tensor(kernel) => {
+                let xs = xs.permute((0, 3, 1, 2))?.contiguous()?;
+                let ys = xs.conv2d(kernel, 0, Self::STRIDE, 1, 1)?;
+                Ok(ys
+                    .permute((0, 2, 3, 1))?
+                    .broadcast_add(&self.bias)?
+                    .relu()?)
+            }
+        }
+    }
+}
+
 /// Two strided convolutions over time and bins, then a projection.
 #[derive(Debug, Clone)]
 struct Subsampling {
-    conv0: (Tensor, Tensor),
-    conv2: (Tensor, Tensor),
+    conv0: Convolution,
+    conv2: Convolution,
     out: Linear,
 }
 
@@ -98,39 +147,28 @@ impl Subsampling {
     fn new(config: &WhaleConfig, w: &Weights) -> Result<Self> {
         let hidden = config.subsampling_size;
         let (_, bins) = subsampled(config.input_dim);
-        let conv = |name: &str, inputs: usize| -> Result<(Tensor, Tensor)> {
-            let w = w.pp("core.conv").pp(name);
-            // kernels are read in the type of the activations: candle has no mixed convolution
-            Ok((
-                w.get((hidden, inputs, 3, 3), "weight")?,
-                w.get(hidden, "bias")?,
-            ))
-        };
+        let w_conv = w.pp("core.conv");
+        let w_out = w.pp("core.out.0");
+        // the checkpoint flattens channels outside of bins, channels last has them inside
+        let out = w_out.matrix((hidden, hidden * bins), "weight")?;
+        let out = out.reshape((hidden, hidden, bins))?.transpose(1, 2)?;
+        let out = out.contiguous()?.reshape((hidden, bins * hidden))?;
         Ok(Self {
-            conv0: conv("0", 1)?,
-            conv2: conv("2", hidden)?,
-            out: Linear::new(hidden * bins, hidden, &w.pp("core.out.0"))?,
+            conv0: Convolution::new(1, hidden, &w_conv.pp("0"))?,
+            conv2: Convolution::new(hidden, hidden, &w_conv.pp("2"))?,
+            out: Linear::from_tensors(out, Some(w_out.get(hidden, "bias")?))?,
         })
     }
 
     /// `[batch, frames, bins]` → `[batch, steps, hidden]`.
     fn forward(&self, xs: &Tensor, probe: &mut Probe) -> Result<Tensor> {
-        let conv = |xs: &Tensor, (kernel, bias): &(Tensor, Tensor)| -> Result<Tensor> {
-            let bias = bias.reshape((1, (), 1, 1))?;
-            Ok(xs
-                .conv2d(kernel, 0, 2, 1, 1)?
-                .broadcast_add(&bias)?
-                .relu()?)
-        };
-        let xs = conv(&xs.unsqueeze(1)?, &self.conv0)?;
-        probe.see(format_args!("conv1_relu"), &xs);
-        let xs = conv(&xs, &self.conv2)?;
-        probe.see(format_args!("conv2_relu"), &xs);
-        let (batch, channels, steps, bins) = xs.dims4()?;
-        let xs = xs
-            .transpose(1, 2)?
-            .reshape((batch, steps, channels * bins))?;
-        self.out.forward(&xs)
+        let xs = self.conv0.forward(&xs.unsqueeze(3)?)?;
+        probe.see(format_args!("conv1_relu"), &xs.permute((0, 3, 1, 2))?);
+        let xs = self.conv2.forward(&xs)?;
+        probe.see(format_args!("conv2_relu"), &xs.permute((0, 3, 1, 2))?);
+        let (batch, steps, bins, channels) = xs.dims4()?;
+        self.out
+            .forward(&xs.reshape((batch, steps, bins * channels))?)
     }
 }
 
@@ -144,6 +182,7 @@ struct Attention {
     /// `[heads, head_dim]`: added to the query against content and against position.
     bias_u: Tensor,
     bias_v: Tensor,
+    kept: Arc<Mutex<Option<Projected>>>,
 }
 
 impl Attention {
@@ -158,36 +197,81 @@ impl Attention {
             out: linear("linear_out")?,
             bias_u: w.get((heads, hidden / heads), "pos_bias_u")?,
             bias_v: w.get((heads, hidden / heads), "pos_bias_v")?,
+            kept: Arc::default(),
         })
     }
 
+    /// The heads' results side by side, before the last projection.
+    ///
     /// Scores are `(q+u)·kᵀ + (q+v)·pᵀ`. With absolute positions that equals `q·(k+p)ᵀ` plus a bias
-    /// per key, `u·k + v·p`, so that one product does for both.
-    fn forward(&self, xs: &Tensor, positions: &Tensor, hidden_keys: &Tensor) -> Result<Tensor> {
+    /// per key, `u·k + v·p = u·(k+p) + (v−u)·p`, so that one product does for both.
+    fn mix(&self, xs: &Tensor, positions: &Tensor, hidden_keys: &Tensor) -> Result<Tensor> {
         let (batch, steps, hidden) = xs.dims3()?;
-        let (heads, head_dim) = self.bias_u.dims2()?;
+        let (_, head_dim) = self.bias_u.dims2()?;
         let scale = (head_dim as f64).powf(-0.5);
-        let split = |xs: Tensor| -> Result<Tensor> {
-            let batch = xs.dim(0)?;
-            let xs = xs.reshape((batch, steps, heads, head_dim))?;
-            Ok(xs.transpose(1, 2)?.contiguous()?)
-        };
-        let q = split(self.q.forward(xs)?)?;
-        let k = split(self.k.forward(xs)?)?;
-        let v = split(self.v.forward(xs)?)?;
-        let p = split(self.pos.forward(positions)?)?;
-        let weigh = |keys: &Tensor, bias: &Tensor| -> Result<Tensor> {
-            Ok(keys
-                .broadcast_mul(&bias.unsqueeze(1)?)?
-                .sum(3)?
-                .unsqueeze(2)?)
-        };
-        let bias = weigh(&k, &self.bias_u)?.broadcast_add(&weigh(&p, &self.bias_v)?)?;
+        let projected = self.projected(positions)?;
+        let p = projected.p.broadcast_as((batch, steps, hidden))?;
+        let q = self.split(&self.q.forward(xs)?)?;
+        let k = self.split(&self.k.forward_onto(&p, xs, None)?)?;
+        let v = self.split(&self.v.forward(xs)?)?;
+        let bias = weigh(&k, &self.bias_u)?.broadcast_add(&projected.bias)?;
         let bias = (bias * scale)?.broadcast_add(hidden_keys)?;
-        let ys = attend(&q, &k.broadcast_add(&p)?, &v, scale, Some(&bias))?;
-        self.out
-            .forward(&ys.transpose(1, 2)?.reshape((batch, steps, hidden))?)
+        let ys = attend(&q, &k, &v, scale, Some(&bias))?;
+        Ok(ys.transpose(1, 2)?.reshape((batch, steps, hidden))?)
     }
+
+    /// `[batch, steps, hidden]` → `[batch, heads, steps, head_dim]`.
+    fn split(&self, xs: &Tensor) -> Result<Tensor> {
+        let (batch, steps, _) = xs.dims3()?;
+        let (heads, head_dim) = self.bias_u.dims2()?;
+        let xs = xs.reshape((batch, steps, heads, head_dim))?;
+        Ok(xs.transpose(1, 2)?)
+    }
+
+    /// What the positions alone give. They are the same in every call, so it is kept for the longest
+    /// audio so far.
+    fn projected(&self, positions: &Tensor) -> Result<Projected> {
+        let steps = positions.dim(1)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(projected) = kept.as_ref().filter(|p| p.steps() >= steps) {
+            return projected.first(steps);
+        }
+        let p = self.pos.forward(positions)?;
+        let bias = weigh(&self.split(&p)?, &(&self.bias_v - &self.bias_u)?)?;
+        let projected = Projected { p, bias };
+        if steps <= KEPT_STEPS && !projected.p.track_op() && !projected.bias.track_op() {
+            *kept = Some(projected.clone());
+        }
+        Ok(projected)
+    }
+}
+
+/// Projected positions of one layer.
+#[derive(Debug, Clone)]
+struct Projected {
+    /// `[1, steps, hidden]`.
+    p: Tensor,
+    /// `(v−u)·p`, `[1, heads, 1, steps]`.
+    bias: Tensor,
+}
+
+impl Projected {
+    fn steps(&self) -> usize {
+        self.p.dims()[1]
+    }
+
+    fn first(&self, steps: usize) -> Result<Self> {
+        Ok(Self {
+            p: self.p.narrow(1, 0, steps)?,
+            bias: self.bias.narrow(3, 0, steps)?,
+        })
+    }
+}
+
+/// Keys `[batch, heads, steps, head_dim]` times one vector per head → `[batch, heads, 1, steps]`.
+fn weigh(keys: &Tensor, by: &Tensor) -> Result<Tensor> {
+    let weighted = keys.contiguous()?.broadcast_matmul(&by.unsqueeze(2)?)?;
+    Ok(weighted.transpose(2, 3)?)
 }
 
 #[derive(Debug, Clone)]
@@ -253,7 +337,7 @@ impl Whale {
         check_lengths(batch, frames, lengths)?;
         let xs = self.cmvn.forward(fbank)?;
         probe.see(format_args!("cmvn"), &xs);
-        let xs = xs.to_dtype(self.subsampling.conv0.0.dtype())?;
+        let xs = xs.to_dtype(self.subsampling.conv0.bias.dtype())?;
         let xs = self.subsampling.forward(&xs, probe)?;
         probe.see(format_args!("subsampling_out"), &xs);
         let steps = xs.dim(1)?;
@@ -279,12 +363,15 @@ impl Whale {
         probe.see(format_args!("pos_emb"), &positions);
 
         for (i, layer) in self.layers.iter().enumerate() {
-            let normed = layer.norm1.forward(&xs)?;
-            let attn = layer.self_attn.forward(&normed, &positions, &hidden_keys)?;
-            probe.see(format_args!("layer{i}_attn"), &attn);
-            xs = (xs + attn)?;
-            let inner = layer.w_1.forward(&layer.norm2.forward(&xs)?)?.relu()?;
-            xs = (xs + layer.w_2.forward(&inner)?)?;
+            let attn = &layer.self_attn;
+            let mixed = attn.mix(&layer.norm1.forward(&xs)?, &positions, &hidden_keys)?;
+            if probe.sees() {
+                probe.see(format_args!("layer{i}_attn"), &attn.out.forward(&mixed)?);
+            }
+            xs = attn.out.forward_onto(&xs, &mixed, None)?;
+            let normed = layer.norm2.forward(&xs)?;
+            let inner = layer.w_1.forward_with(&normed, Activation::Relu)?;
+            xs = layer.w_2.forward_onto(&xs, &inner, None)?;
             probe.see(format_args!("layer{i}_out"), &xs);
         }
         let values = self.after_norm.forward(&xs)?;

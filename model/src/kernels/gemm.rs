@@ -6,6 +6,7 @@
 //! applied to the tile before it is written, so the result passes through memory once.
 
 use super::buffer::Aligned;
+use super::dense::PackedDense;
 use super::epilogue::{Activation, Epilogue};
 use super::math;
 #[cfg(target_arch = "x86_64")]
@@ -22,120 +23,11 @@ const DEPTH: usize = 512;
 /// Rows of a packed block.
 const BLOCK_ROWS: usize = 252;
 
-/// A weight matrix `[n, k]` (rows are outputs), packed for the level of this CPU.
-pub struct PackedF32 {
-    level: Level,
-    k: usize,
-    n: usize,
-    data: Aligned<f32>,
-    gated: bool,
-}
-
-impl PackedF32 {
-    /// `weight` is `[n, k]`, row-major.
-    pub fn new(weight: &[f32], n: usize, k: usize) -> Self {
-        Self::with_level(weight, n, k, Level::detect())
-    }
-
-    pub(crate) fn with_level(weight: &[f32], n: usize, k: usize, level: Level) -> Self {
-        assert_eq!(weight.len(), n * k, "weight of {n} × {k}");
-        let data = match panel_width(level) {
-            0 => {
-                let mut data = Aligned::zeros(weight.len());
-                data.copy_from_slice(weight);
-                data
-            }
-            width => {
-                let mut data = Aligned::zeros(n.div_ceil(width) * width * k);
-                for (row, values) in weight.chunks_exact(k.max(1)).enumerate() {
-                    let at = row / width * width * k + row % width;
-                    for (i, &value) in values.iter().enumerate() {
-                        data[at + i * width] = value;
-                    }
-                }
-                data
-            }
-        };
-        Self {
-            level,
-            k,
-            n,
-            data,
-            gated: false,
-        }
-    }
-
-    /// Gate and up projection of a gated feed-forward in one: [`linear`] gives `silu(gate) · up`, `n` wide.
-    pub fn gated(gate: &[f32], up: &[f32], n: usize, k: usize) -> Self {
-        Self::gated_with_level(gate, up, n, k, Level::detect())
-    }
-
-    pub(crate) fn gated_with_level(
-        gate: &[f32],
-        up: &[f32],
-        n: usize,
-        k: usize,
-        level: Level,
-    ) -> Self {
-        assert!(
-            gate.len() == n * k && up.len() == n * k,
-            "gate and up of {n} × {k}"
-        );
-        // Half a panel of gate rows, then half a panel of up rows, so that a tile holds both.
-        let half = (panel_width(level) / 2).max(1);
-        let padded = n.div_ceil(half) * half;
-        let mut rows = vec![0.0; 2 * padded * k];
-        for row in 0..n {
-            let at = (row / half * 2 * half + row % half) * k;
-            rows[at..at + k].copy_from_slice(&gate[row * k..(row + 1) * k]);
-            rows[at + half * k..at + (half + 1) * k].copy_from_slice(&up[row * k..(row + 1) * k]);
-        }
-        Self {
-            gated: true,
-            n,
-            ..Self::with_level(&rows, 2 * padded, k, level)
-        }
-    }
-
-    /// Width of X.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Width of Y.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Memory in bytes.
-    pub fn bytes(&self) -> usize {
-        self.data.len() * size_of::<f32>()
-    }
-
-    fn panels(&self) -> usize {
-        let width = panel_width(self.level);
-        if self.gated {
-            self.n.div_ceil(width / 2)
-        } else {
-            self.n.div_ceil(width)
-        }
-    }
-}
-
-/// Columns of a panel: two vectors. 0: not packed.
-fn panel_width(level: Level) -> usize {
-    match level {
-        Level::Portable => 0,
-        Level::Avx2 => 16,
-        Level::Avx512 => 32,
-    }
-}
-
 /// Where the rows of X come from.
 pub trait Rows: Sync {
     fn count(&self) -> usize;
-    /// Copies columns `from..from + to.len()` of a row.
-    fn copy(&self, row: usize, from: usize, to: &mut [f32]);
+    /// Gives `f` the columns of a row, in order, in pieces.
+    fn pieces(&self, row: usize, columns: Range<usize>, f: impl FnMut(&[f32]));
 }
 
 /// Rows of a row-major matrix, `stride` values apart.
@@ -151,14 +43,14 @@ impl Rows for Strided<'_> {
         self.rows
     }
     #[inline(always)]
-    fn copy(&self, row: usize, from: usize, to: &mut [f32]) {
-        let at = row * self.stride + from;
-        to.copy_from_slice(&self.data[at..at + to.len()]);
+    fn pieces(&self, row: usize, columns: Range<usize>, mut f: impl FnMut(&[f32])) {
+        let at = row * self.stride;
+        f(&self.data[at + columns.start..at + columns.end]);
     }
 }
 
 /// `out[rows, n] = epilogue(x[rows, k] · wᵀ)`, all row-major and contiguous.
-pub fn linear(x: &[f32], w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
+pub fn linear(x: &[f32], w: &PackedDense, epilogue: &Epilogue, out: &mut [f32]) {
     let rows = x.len() / w.k.max(1);
     assert_eq!(x.len(), rows * w.k, "x must be whole rows of {}", w.k);
     linear_rows(
@@ -174,7 +66,7 @@ pub fn linear(x: &[f32], w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
 }
 
 /// [`linear`] over rows from anywhere.
-pub fn linear_rows(x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
+pub fn linear_rows(x: &impl Rows, w: &PackedDense, epilogue: &Epilogue, out: &mut [f32]) {
     assert_eq!(
         out.len(),
         x.count() * w.n,
@@ -208,17 +100,15 @@ pub fn linear_rows(x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut 
 }
 
 /// The portable version.
-fn plain(x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
+fn plain(x: &impl Rows, w: &PackedDense, epilogue: &Epilogue, out: &mut [f32]) {
     let out = Disjoint::new(out);
     let dot = |row: &[f32], i: usize| {
-        row.iter()
-            .zip(&w.data[i * w.k..(i + 1) * w.k])
-            .map(|(a, b)| a * b)
-            .sum::<f32>()
+        let terms = row.iter().enumerate();
+        terms.map(|(j, x)| x * w.value(i * w.k + j)).sum::<f32>()
     };
     share(x.count(), |i| {
-        let mut row = vec![0.0; w.k];
-        x.copy(i, 0, &mut row);
+        let mut row = Vec::with_capacity(w.k);
+        x.pieces(i, 0..w.k, |piece| row.extend_from_slice(piece));
         #[allow(unsafe_code)]
         // SAFETY: each task has a row of its own.
         let out = unsafe { out.part(i * w.n, w.n) };
@@ -233,13 +123,23 @@ fn plain(x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
     });
 }
 
-thread_local! {
-    /// A packed block of X, and sums of the blocks before the last.
-    static SCRATCH: RefCell<(Aligned<f32>, Aligned<f32>)> = const { RefCell::new((Aligned::new(), Aligned::new())) };
+struct Scratch {
+    /// A packed block of X.
+    x: Aligned<f32>,
+    /// Sums of the blocks before the last.
+    sums: Aligned<f32>,
+    /// A widened panel of W.
+    wide: Aligned<f32>,
 }
 
-fn packed<S: Simd>(s: S, x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out: &mut [f32]) {
-    let (rows, panels) = (x.count(), w.panels());
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const {
+        RefCell::new(Scratch { x: Aligned::new(), sums: Aligned::new(), wide: Aligned::new() })
+    };
+}
+
+fn packed<S: Simd>(s: S, x: &impl Rows, w: &PackedDense, epilogue: &Epilogue, out: &mut [f32]) {
+    let (rows, panels) = (x.count(), w.panel_count());
     // Blocks of rows first; columns are divided too when there are too few blocks for the threads.
     let whole_tiles = BLOCK_ROWS / S::TILE_ROWS * S::TILE_ROWS;
     let blocks = rows
@@ -257,7 +157,7 @@ fn packed<S: Simd>(s: S, x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out:
         let (block, group) = (task / groups, task % groups);
         let rows = block * block_rows..((block + 1) * block_rows).min(rows);
         let panels = group * panels / groups..(group + 1) * panels / groups;
-        SCRATCH.with_borrow_mut(|(packed_x, sums)| {
+        SCRATCH.with_borrow_mut(|scratch| {
             let block = Block {
                 s,
                 x,
@@ -269,7 +169,7 @@ fn packed<S: Simd>(s: S, x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out:
             };
             s.enter(
                 #[inline(always)]
-                || block.run(packed_x, sums),
+                || block.run(scratch),
             );
         });
     });
@@ -278,7 +178,7 @@ fn packed<S: Simd>(s: S, x: &impl Rows, w: &PackedF32, epilogue: &Epilogue, out:
 struct Block<'a, S, X> {
     s: S,
     x: &'a X,
-    w: &'a PackedF32,
+    w: &'a PackedDense,
     epilogue: &'a Epilogue<'a>,
     out: &'a Disjoint<'a, f32>,
     rows: Range<usize>,
@@ -321,7 +221,14 @@ pub(super) fn tile_rows<S: Simd>(rows: usize) -> usize {
 
 impl<S: Simd, X: Rows> Block<'_, S, X> {
     #[inline(always)]
-    fn run(&self, packed_x: &mut Aligned<f32>, sums: &mut Aligned<f32>) {
+    fn run(
+        &self,
+        Scratch {
+            x: packed_x,
+            sums,
+            wide,
+        }: &mut Scratch,
+    ) {
         let (k, width) = (self.w.k, 2 * S::LANES);
         let block_len =
             self.rows.len().next_multiple_of(S::TILE_ROWS) * DEPTH.min(k.next_multiple_of(LINE));
@@ -334,8 +241,9 @@ impl<S: Simd, X: Rows> Block<'_, S, X> {
             let depth_range = depth * DEPTH..((depth + 1) * DEPTH).min(k);
             self.pack(depth_range.clone(), packed_x);
             for panel in self.panels.clone() {
-                let b = &self.w.data[(panel * k + depth_range.start) * width
-                    ..(panel * k + depth_range.end) * width];
+                let range =
+                    (panel * k + depth_range.start) * width..(panel * k + depth_range.end) * width;
+                let b = self.w.packed(self.s, range, wide);
                 let mut a_from = 0;
                 for first in self.rows.clone().step_by(S::TILE_ROWS) {
                     let rows = S::TILE_ROWS.min(self.rows.end - first);
@@ -374,13 +282,17 @@ impl<S: Simd, X: Rows> Block<'_, S, X> {
             let len = tile * depth.len().next_multiple_of(LINE);
             let lines = &mut to[at..at + len];
             at += len;
-            for (i, line) in lines.chunks_exact_mut(tile * LINE).enumerate() {
-                let from = depth.start + i * LINE;
-                let values = LINE.min(depth.end - from);
-                for r in 0..rows {
-                    self.x
-                        .copy(first + r, from, &mut line[r * LINE..r * LINE + values]);
-                }
+            for r in 0..rows {
+                let mut column = 0;
+                self.x.pieces(first + r, depth.clone(), |mut piece| {
+                    while !piece.is_empty() {
+                        let take = piece.len().min(LINE - column % LINE);
+                        let to = column / LINE * tile * LINE + r * LINE + column % LINE;
+                        let (now, later) = piece.split_at(take);
+                        lines[to..to + take].copy_from_slice(now);
+                        (piece, column) = (later, column + take);
+                    }
+                });
             }
         }
     }

@@ -7,6 +7,8 @@
 
 pub mod attention;
 mod buffer;
+pub mod conv;
+pub mod dense;
 pub mod epilogue;
 pub mod gemm;
 pub mod math;

@@ -137,7 +137,7 @@ impl PackedQ8 {
     }
 
     /// Row `i` in f32 (embedding look-up). Not for gated weights.
-    pub fn dequantise_row(&self, i: usize, to: &mut [f32]) {
+    pub fn row(&self, i: usize, to: &mut [f32]) {
         assert!(
             i < self.n && to.len() == self.k && !self.gated,
             "row {i} of {} × {}",

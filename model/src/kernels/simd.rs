@@ -8,6 +8,7 @@
 //! Why intrinsics at all: the portable code of the same kernels compiles to SSE2, a quarter (AVX2)
 //! or an eighth (AVX-512) of the arithmetic rate that the peers reach (`docs/performance.md`).
 
+use half::{bf16, f16};
 use std::sync::OnceLock;
 
 /// Which instructions the kernels use.
@@ -71,6 +72,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn store(self, to: &mut [f32], v: Self::F);
     /// All of `x` (at most `LANES` values), then zeros.
     fn load_part(self, x: &[f32]) -> Self::F;
+    fn load_f16(self, x: &[f16]) -> Self::F;
+    fn load_bf16(self, x: &[bf16]) -> Self::F;
     /// As many lanes as `to` holds.
     fn store_part(self, to: &mut [f32], v: Self::F);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
@@ -103,6 +106,7 @@ mod x86 {
     // SAFETY, for every block below: a token exists only if `new` found the features of its level,
     // and the loads and stores check the length of their slice first.
     use super::Simd;
+    use half::{bf16, f16};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy, Debug)]
@@ -170,6 +174,19 @@ mod x86 {
             let mut all = [0.0; 8];
             all[..x.len()].copy_from_slice(x);
             self.load(&all)
+        }
+        #[inline(always)]
+        fn load_f16(self, x: &[f16]) -> __m256 {
+            assert!(x.len() >= 8);
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) }
+        }
+        #[inline(always)]
+        fn load_bf16(self, x: &[bf16]) -> __m256 {
+            assert!(x.len() >= 8);
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
         }
         #[inline(always)]
         fn store_part(self, to: &mut [f32], v: __m256) {
@@ -258,6 +275,19 @@ mod x86 {
         fn load_part(self, x: &[f32]) -> __m512 {
             assert!(x.len() <= 16);
             unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
+        }
+        #[inline(always)]
+        fn load_f16(self, x: &[f16]) -> __m512 {
+            assert!(x.len() >= 16);
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+        }
+        #[inline(always)]
+        fn load_bf16(self, x: &[bf16]) -> __m512 {
+            assert!(x.len() >= 16);
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
         }
         #[inline(always)]
         fn store_part(self, to: &mut [f32], v: __m512) {

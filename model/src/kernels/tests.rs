@@ -1,8 +1,10 @@
 //! Every level that this CPU has against the plain version, and the plain version against candle.
 
-use super::attention::{Attention, Heads, KeyBias, attention_at};
+use super::attention::{Attention, Heads, KeyBias, Piece, attention_at};
+use super::conv::PackedConv;
+use super::dense::{PackedDense, Values};
 use super::epilogue::{Activation, Epilogue};
-use super::gemm::{PackedF32, linear};
+use super::gemm::linear;
 use super::math;
 use super::norm::{Norm, normalise_at};
 use super::q8::{BLOCK, PackedQ8, QuantisedRows, linear_q8};
@@ -47,7 +49,7 @@ fn faster_levels() -> Vec<Level> {
 }
 
 /// A product at one level on what stood in the output before.
-fn product(w: &PackedF32, x: &[f32], epilogue: &Epilogue, before: &[f32]) -> Vec<f32> {
+fn product(w: &PackedDense, x: &[f32], epilogue: &Epilogue, before: &[f32]) -> Vec<f32> {
     let mut out = before.to_vec();
     linear(x, w, epilogue, &mut out);
     out
@@ -66,9 +68,9 @@ proptest! {
         // With no columns of x the number of rows cannot be told from it.
         let before = if k == 0 { &before[..0] } else { &before[..] };
         let epilogue = Epilogue { bias: bias.then_some(&b[..]), activation, scale: scale.then_some(&s[..]), accumulate };
-        let expected = product(&PackedF32::with_level(&w, n, k, Level::Portable), &x, &epilogue, before);
+        let expected = product(&PackedDense::with_level(Values::F32(&w), n, k, Level::Portable), &x, &epilogue, before);
         for level in faster_levels() {
-            let got = product(&PackedF32::with_level(&w, n, k, level), &x, &epilogue, before);
+            let got = product(&PackedDense::with_level(Values::F32(&w), n, k, level), &x, &epilogue, before);
             assert_close(&got, &expected, 2e-5, &format!("{level:?}"));
         }
     }
@@ -79,11 +81,11 @@ proptest! {
         let zeros = vec![0.0; rows * n];
         let none = Epilogue::default();
         let silu = Epilogue { activation: Activation::Silu, ..none };
-        let gates = product(&PackedF32::with_level(&gate, n, k, Level::Portable), &x, &silu, &zeros);
-        let ups = product(&PackedF32::with_level(&up, n, k, Level::Portable), &x, &none, &zeros);
+        let gates = product(&PackedDense::with_level(Values::F32(&gate), n, k, Level::Portable), &x, &silu, &zeros);
+        let ups = product(&PackedDense::with_level(Values::F32(&up), n, k, Level::Portable), &x, &none, &zeros);
         let expected: Vec<f32> = gates.iter().zip(&ups).map(|(g, u)| g * u).collect();
         for level in Level::supported() {
-            let got = product(&PackedF32::gated_with_level(&gate, &up, n, k, level), &x, &none, &zeros);
+            let got = product(&PackedDense::gated_with_level(Values::F32(&gate), Values::F32(&up), n, k, level), &x, &none, &zeros);
             assert_close(&got, &expected, 2e-5, &format!("{level:?}"));
         }
     }
@@ -140,6 +142,119 @@ proptest! {
     }
 }
 
+#[test]
+fn weights_of_16_bits_are_as_good_as_their_values_in_f32() {
+    use half::{bf16, f16};
+    let (rows, k, n) = (20, 600, 70);
+    let (x, w, up, zeros) = (
+        random(1, rows * k),
+        random(2, n * k),
+        random(3, n * k),
+        vec![0.0; rows * n],
+    );
+    let none = Epilogue::default();
+    let halves = |w: &[f32]| w.iter().map(|&w| f16::from_f32(w)).collect::<Vec<_>>();
+    let brains = |w: &[f32]| w.iter().map(|&w| bf16::from_f32(w)).collect::<Vec<_>>();
+    let (w16, up16, wb, upb) = (halves(&w), halves(&up), brains(&w), brains(&up));
+    let wide16: Vec<Vec<f32>> = [&w16, &up16]
+        .map(|w| w.iter().map(|w| w.to_f32()).collect())
+        .into();
+    let wideb: Vec<Vec<f32>> = [&wb, &upb]
+        .map(|w| w.iter().map(|w| w.to_f32()).collect())
+        .into();
+    for level in Level::supported() {
+        for (narrow, up, wide) in [
+            (Values::F16(&w16), Values::F16(&up16), &wide16),
+            (Values::Bf16(&wb), Values::Bf16(&upb), &wideb),
+        ] {
+            let (w, u) = (Values::F32(&wide[0]), Values::F32(&wide[1]));
+            let got = product(
+                &PackedDense::with_level(narrow, n, k, level),
+                &x,
+                &none,
+                &zeros,
+            );
+            assert_eq!(
+                got,
+                product(&PackedDense::with_level(w, n, k, level), &x, &none, &zeros),
+                "{level:?}"
+            );
+            let got = product(
+                &PackedDense::gated_with_level(narrow, up, n, k, level),
+                &x,
+                &none,
+                &zeros,
+            );
+            assert_eq!(
+                got,
+                product(
+                    &PackedDense::gated_with_level(w, u, n, k, level),
+                    &x,
+                    &none,
+                    &zeros
+                ),
+                "{level:?}"
+            );
+            let mut row = vec![0.0; k];
+            PackedDense::with_level(narrow, n, k, level).row(41, &mut row);
+            assert_eq!(row, wide[0][41 * k..42 * k]);
+        }
+    }
+}
+
+#[test]
+fn a_convolution_agrees_with_candle() -> Result<()> {
+    for (batch, height, width, channels, outputs, size, stride) in [
+        (2, 9, 8, 1, 5, 3, 2),
+        (1, 7, 11, 20, 33, 3, 2),
+        (1, 5, 5, 3, 4, 2, 1),
+        (1, 2, 9, 3, 4, 3, 2),
+    ] {
+        let x = random(1, batch * height * width * channels);
+        let kernel = random(2, outputs * channels * size * size);
+        let x = Tensor::from_vec(x, (batch, channels, height, width), &Device::Cpu)?;
+        let kernel = Tensor::from_vec(kernel, (outputs, channels, size, size), &Device::Cpu)?;
+        let ours = ops::Conv::new(&kernel, stride)?.forward(
+            &x.permute((0, 2, 3, 1))?,
+            None,
+            Activation::Relu,
+        )?;
+        if height < size {
+            assert_eq!(
+                ours.dims(),
+                [batch, 0, (width - size) / stride + 1, outputs]
+            );
+            continue;
+        }
+        let candle = x
+            .conv2d(&kernel, 0, stride, 1, 1)?
+            .relu()?
+            .permute((0, 2, 3, 1))?;
+        assert_eq!(ours.dims(), candle.dims());
+        assert!(difference(&ours, &candle)? < 1e-5);
+        let (values, kernel) = (
+            x.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1()?,
+            kernel.flatten_all()?.to_vec1()?,
+        );
+        for level in Level::supported() {
+            let conv = PackedConv::with_level(&kernel, [outputs, channels, size], stride, level);
+            let mut out = vec![0.0; ours.elem_count()];
+            let epilogue = Epilogue {
+                activation: Activation::Relu,
+                ..Epilogue::default()
+            };
+            conv.run(&values, [batch, height, width], &epilogue, &mut out);
+            assert_close(
+                &out,
+                &ours.flatten_all()?.to_vec1()?,
+                2e-5,
+                &format!("{level:?}"),
+            );
+        }
+    }
+    Ok(())
+}
+
 fn check_attention(sizes: [usize; 7], causal: bool, bias: usize, seed: u64) {
     let [batch, heads, kv_heads, queries, keys, dim, width] = sizes;
     let q = random(seed, batch * heads * queries * dim);
@@ -154,22 +269,42 @@ fn check_attention(sizes: [usize; 7], causal: bool, bias: usize, seed: u64) {
         .iter_mut()
         .step_by(5)
         .for_each(|b| *b = f32::NEG_INFINITY);
-    let contiguous = |data, heads: usize, rows: usize, width: usize| Heads {
-        data,
-        batch_stride: heads * rows * width,
-        head_stride: rows * width,
-        row_stride: width,
-        width,
-    };
+    fn contiguous(data: &[f32], heads: usize, rows: usize, width: usize) -> Heads<'_> {
+        Heads {
+            data,
+            batch_stride: heads * rows * width,
+            head_stride: rows * width,
+            row_stride: width,
+            width,
+        }
+    }
+    // The keys lie in two pieces, the first of which may be empty.
+    let split = seed as usize % keys;
+    let (k, v) = (
+        contiguous(&k, kv_heads, keys, dim),
+        contiguous(&v, kv_heads, keys, width),
+    );
+    let pieces = [
+        Piece { k, v, keys: split },
+        Piece {
+            k: Heads {
+                data: &k.data[split * dim..],
+                ..k
+            },
+            v: Heads {
+                data: &v.data[split * width..],
+                ..v
+            },
+            keys: keys - split,
+        },
+    ];
     let what = Attention {
         batch,
         heads,
         kv_heads,
         queries,
-        keys,
         q: contiguous(&q, heads, queries, dim),
-        k: contiguous(&k, kv_heads, keys, dim),
-        v: contiguous(&v, kv_heads, keys, width),
+        pieces: &pieces,
         scale: 0.5,
         causal,
         key_bias: (bias > 0).then_some(KeyBias {
@@ -210,14 +345,14 @@ fn a_deep_product_sums_its_blocks() {
         ..Epilogue::default()
     };
     let expected = product(
-        &PackedF32::with_level(&w, n, k, Level::Portable),
+        &PackedDense::with_level(Values::F32(&w), n, k, Level::Portable),
         &x,
         &epilogue,
         &before,
     );
     for level in faster_levels() {
         let got = product(
-            &PackedF32::with_level(&w, n, k, level),
+            &PackedDense::with_level(Values::F32(&w), n, k, level),
             &x,
             &epilogue,
             &before,
@@ -327,7 +462,7 @@ fn a_quantised_product_agrees_with_candle_and_its_rows_with_the_tensor() -> Resu
     let all = quantised.dequantize(&Device::Cpu)?;
     for i in 0..n {
         let mut row = vec![0.0; k];
-        packed.dequantise_row(i, &mut row);
+        packed.row(i, &mut row);
         assert_eq!(row, all.i(i)?.to_vec1::<f32>()?);
     }
     Ok(())
@@ -363,6 +498,44 @@ fn tensors_with_strides_go_through() -> Result<()> {
     let residual = plain.ones_like()?;
     let sum = packed.forward_residual(&x.t()?, Some(&bias), Some(&scale), &residual)?;
     assert!(difference(&sum, &(residual + plain.broadcast_mul(&scale)?)?)? < 1e-5);
+    Ok(())
+}
+
+#[test]
+fn causal_attention_over_pieces_is_that_over_the_whole() -> Result<()> {
+    let (heads, kv_heads, dim) = (6, 2, 16);
+    let keys = Tensor::from_vec(
+        random(1, kv_heads * 40 * dim),
+        (kv_heads, 40, dim),
+        &Device::Cpu,
+    )?;
+    let values = Tensor::from_vec(
+        random(2, kv_heads * 40 * dim),
+        (kv_heads, 40, dim),
+        &Device::Cpu,
+    )?;
+    for new in [1, 2, 9] {
+        let q = Tensor::from_vec(
+            random(3, heads * new * dim),
+            (heads, new, dim),
+            &Device::Cpu,
+        )?;
+        let (q4, k4, v4) = (
+            q.unsqueeze(0)?,
+            keys.narrow(1, 0, 30)?.unsqueeze(0)?,
+            values.narrow(1, 0, 30)?.unsqueeze(0)?,
+        );
+        let whole = ops::attention(&q4, &k4, &v4, 0.25, true, None)?.squeeze(0)?;
+        let piece = |from, len| Ok((keys.narrow(1, from, len)?, values.narrow(1, from, len)?));
+        let pieces: Vec<_> = [piece(0, 7), piece(7, 13), piece(20, 10)]
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let parts = ops::attention_causal(&q, &pieces, 0.25)?;
+        assert_eq!(parts.dims(), [new, heads, dim]);
+        assert!(difference(&parts, &whole)? < 1e-6);
+        assert!(ops::attention_causal(&q.narrow(2, 0, 8)?, &pieces, 0.25).is_err());
+    }
+    assert!(ops::attention_causal(&keys, &[], 0.25).is_err());
     Ok(())
 }
 

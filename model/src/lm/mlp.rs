@@ -1,15 +1,14 @@
 //! Feed-forward layers: dense, and mixtures of experts.
 
 use super::LmConfig;
-use crate::nn::{Linear, Probe, Weights, swiglu};
+use crate::nn::{GatedLinear, Linear, Probe, Weights};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
 /// `down(silu(gate(x)) ⊙ up(x))`.
 #[derive(Debug, Clone)]
 pub(super) struct GatedMlp {
-    gate: Linear,
-    up: Linear,
+    inner: GatedLinear,
     down: Linear,
 }
 
@@ -18,15 +17,13 @@ impl GatedMlp {
     fn new(config: &LmConfig, [gate, up, down]: [&str; 3], w: &Weights) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         Ok(Self {
-            gate: Linear::no_bias(hidden, inner, &w.pp(gate))?,
-            up: Linear::no_bias(hidden, inner, &w.pp(up))?,
+            inner: GatedLinear::new(hidden, inner, &w.pp(gate), &w.pp(up))?,
             down: Linear::no_bias(inner, hidden, &w.pp(down))?,
         })
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let inner = swiglu(&self.gate.forward(xs)?, &self.up.forward(xs)?)?;
-        self.down.forward(&inner)
+        self.down.forward(&self.inner.forward(xs)?)
     }
 }
 

@@ -1,4 +1,5 @@
 use super::norm::softmax;
+use crate::kernels::ops as kernels;
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 
@@ -13,6 +14,13 @@ pub fn attend(
     scale: f64,
     key_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
+    if [Some(q), Some(k), Some(v), key_bias]
+        .into_iter()
+        .flatten()
+        .all(kernels::can_take)
+    {
+        return Ok(kernels::attention(q, k, v, scale, false, key_bias)?.transpose(1, 2)?);
+    }
     let q = (q * scale)?.contiguous()?;
     let scores = q.matmul(&k.transpose(D::Minus2, D::Minus1)?.contiguous()?)?;
     let scores = match key_bias {
@@ -32,6 +40,10 @@ pub fn attend_causal(q: &Tensor, pieces: &[(Tensor, Tensor)], scale: f64) -> Res
     let Some((first, _)) = pieces.first() else {
         return Err(Error::Input("attention over no keys".into()));
     };
+    let tensors = || pieces.iter().flat_map(|(k, v)| [k, v]).chain([q]);
+    if tensors().all(kernels::can_take) {
+        return Ok(kernels::attention_causal(q, pieces, scale)?.transpose(0, 1)?);
+    }
     let kv_heads = first.dim(0)?;
     let grouped = (q * scale)?.reshape((kv_heads, heads / kv_heads * new, dim))?;
     let scores = pieces

@@ -1,7 +1,10 @@
 use super::Weights;
-use crate::Result;
+use crate::kernels::Activation;
+use crate::kernels::ops::Packed;
+use crate::{Error, Result};
 use candle_core::quantized::QMatMul;
-use candle_core::{Module, Tensor};
+use candle_core::{DType, Module, Tensor};
+use std::sync::Arc;
 
 /// `y = x·Wᵀ + b` with W stored `[out, in]`, dense or quantised.
 #[derive(Debug, Clone)]
@@ -13,8 +16,22 @@ pub struct Linear {
 
 #[derive(Debug, Clone)]
 enum Weight {
+    /// For devices and for training.
     Dense(Tensor),
+    /// For the kernels of the CPU.
+    Packed(Arc<Packed>),
+    /// In a type that only candle multiplies with.
     Quantised(QMatMul),
+}
+
+impl Weight {
+    /// Weights that may learn, or through which a gradient has to pass, are not packed.
+    fn new(weight: Tensor, pack: bool) -> Result<Self> {
+        if !pack || !weight.device().is_cpu() || weight.track_op() {
+            return Ok(Self::Dense(weight));
+        }
+        Ok(Self::Packed(Arc::new(Packed::dense(&weight)?)))
+    }
 }
 
 impl Linear {
@@ -28,8 +45,14 @@ impl Linear {
 
     pub fn no_bias(inputs: usize, outputs: usize, w: &Weights) -> Result<Self> {
         let weight = match w.quantised((outputs, inputs), "weight")? {
+            Some(quantised) if w.packs() && quantised.device().is_cpu() => {
+                match Packed::quantised(&quantised)? {
+                    Some(packed) => Weight::Packed(Arc::new(packed)),
+                    None => Weight::Quantised(QMatMul::from_qtensor(quantised)?),
+                }
+            }
             Some(quantised) => Weight::Quantised(QMatMul::from_qtensor(quantised)?),
-            None => Weight::Dense(w.matrix((outputs, inputs), "weight")?),
+            None => Weight::new(w.matrix((outputs, inputs), "weight")?, w.packs())?,
         };
         Ok(Self {
             weight,
@@ -41,8 +64,9 @@ impl Linear {
     /// From a dense weight `[out, in]` that is already at hand.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let outputs = weight.dim(0)?;
+        let weight = Weight::new(weight, true)?;
         Ok(Self {
-            weight: Weight::Dense(weight),
+            weight,
             bias,
             outputs,
         })
@@ -54,11 +78,74 @@ impl Linear {
 
     /// `[.., in]` → `[.., out]`, in the type of `xs`: weights stored in 16 bits are widened as they are used.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        self.forward_with(xs, Activation::None)
+    }
+
+    /// [`Self::forward`] and an activation, in one pass where the kernels can.
+    pub fn forward_with(&self, xs: &Tensor, activation: Activation) -> Result<Tensor> {
+        if let Some(packed) = self.packed(xs) {
+            let bias = self.bias_in_f32()?;
+            let ys = packed.forward(&xs.to_dtype(DType::F32)?, bias.as_ref(), activation)?;
+            return Ok(ys.to_dtype(xs.dtype())?);
+        }
+        let ys = self.product(xs)?;
+        Ok(match activation {
+            Activation::None => ys,
+            Activation::Gelu => ys.gelu_erf()?,
+            Activation::Relu => ys.relu()?,
+            Activation::Silu => ys.silu()?,
+        })
+    }
+
+    /// `residual + scale · forward(xs)`, in one pass where the kernels can. `scale` is one value per output.
+    pub fn forward_onto(
+        &self,
+        residual: &Tensor,
+        xs: &Tensor,
+        scale: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let kernels = self.packed(xs).filter(|_| {
+            xs.dtype() == DType::F32 && !residual.track_op() && !scale.is_some_and(Tensor::track_op)
+        });
+        if let Some(packed) = kernels {
+            let bias = self.bias.as_ref();
+            return Ok(packed.forward_residual(xs, bias, scale, residual)?);
+        }
+        let ys = self.forward(xs)?;
+        Ok(match scale {
+            Some(scale) => (residual + ys.broadcast_mul(scale)?)?,
+            None => (residual + ys)?,
+        })
+    }
+
+    /// The packed weight, where no gradient is wanted.
+    fn packed(&self, xs: &Tensor) -> Option<&Packed> {
+        let frozen = !xs.track_op() && !self.bias.as_ref().is_some_and(Tensor::track_op);
+        match &self.weight {
+            Weight::Packed(packed) if frozen => Some(packed),
+            _ => None,
+        }
+    }
+
+    fn bias_in_f32(&self) -> Result<Option<Tensor>> {
+        Ok(self
+            .bias
+            .as_ref()
+            .map(|bias| bias.to_dtype(DType::F32))
+            .transpose()?)
+    }
+
+    /// With candle's own operations, which have gradients.
+    fn product(&self, xs: &Tensor) -> Result<Tensor> {
         let mut dims = xs.dims().to_vec();
         let inputs = dims.pop().unwrap_or(0);
         let rows = xs.reshape(((), inputs))?;
+        let times = |weight: &Tensor| -> Result<Tensor> {
+            Ok(rows.matmul(&weight.to_dtype(xs.dtype())?.t()?)?)
+        };
         let ys = match &self.weight {
-            Weight::Dense(weight) => rows.matmul(&weight.to_dtype(xs.dtype())?.t()?)?,
+            Weight::Dense(weight) => times(weight)?,
+            Weight::Packed(weight) => times(&weight.unpack()?)?,
             Weight::Quantised(weight) => weight.forward(&rows)?,
         };
         let ys = match &self.bias {
@@ -67,5 +154,70 @@ impl Linear {
         };
         dims.push(self.outputs);
         Ok(ys.reshape(dims)?)
+    }
+}
+
+/// `silu(x·Gᵀ) ⊙ x·Uᵀ`: the first half of the language models' feed-forward.
+#[derive(Debug, Clone)]
+pub struct GatedLinear(Gated);
+
+#[derive(Debug, Clone)]
+enum Gated {
+    /// Both in one pass over the input.
+    Packed(Arc<Packed>),
+    Separate {
+        gate: Linear,
+        up: Linear,
+    },
+}
+
+impl GatedLinear {
+    /// Weights `[out, in]` without bias.
+    pub fn new(inputs: usize, outputs: usize, gate: &Weights, up: &Weights) -> Result<Self> {
+        let packed = match gate.packs() && gate.device().is_cpu() {
+            true => Self::packed((outputs, inputs), gate, up)?,
+            false => None,
+        };
+        Ok(Self(match packed {
+            Some(packed) => Gated::Packed(Arc::new(packed)),
+            None => Gated::Separate {
+                gate: Linear::no_bias(inputs, outputs, gate)?,
+                up: Linear::no_bias(inputs, outputs, up)?,
+            },
+        }))
+    }
+
+    fn packed(shape: (usize, usize), gate: &Weights, up: &Weights) -> Result<Option<Packed>> {
+        let quantised = (
+            gate.quantised(shape, "weight")?,
+            up.quantised(shape, "weight")?,
+        );
+        match quantised {
+            (Some(gate), Some(up)) => Ok(Packed::quantised_gated(&gate, &up)?),
+            (None, None) => {
+                let (gate, up) = (gate.matrix(shape, "weight")?, up.matrix(shape, "weight")?);
+                let frozen = !gate.track_op() && !up.track_op();
+                Ok(frozen
+                    .then(|| Packed::dense_gated(&gate, &up))
+                    .transpose()?)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// `[.., in]` → `[.., out]`.
+    pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        match &self.0 {
+            Gated::Packed(_) if xs.track_op() => Err(Error::Input(
+                "no gradient passes packed weights: load with Weights::for_training".into(),
+            )),
+            Gated::Packed(packed) => {
+                let ys = packed.forward(&xs.to_dtype(DType::F32)?, None, Activation::None)?;
+                Ok(ys.to_dtype(xs.dtype())?)
+            }
+            Gated::Separate { gate, up } => {
+                Ok((gate.forward_with(xs, Activation::Silu)? * up.forward(xs)?)?)
+            }
+        }
     }
 }

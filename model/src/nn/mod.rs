@@ -10,15 +10,7 @@ mod probe;
 mod weights;
 
 pub use attention::{attend, attend_causal};
-pub use linear::Linear;
+pub use linear::{GatedLinear, Linear};
 pub use norm::{LayerNorm, RmsNorm};
 pub use probe::Probe;
 pub use weights::{RandomSource, Source, TensorMap, Watched, Weights};
-
-use crate::Result;
-use candle_core::Tensor;
-
-/// Gated linear unit of the language models' feed-forward: `silu(gate) * up`, element by element.
-pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    Ok((gate.silu()? * up)?)
-}

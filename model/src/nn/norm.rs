@@ -1,5 +1,6 @@
 use super::Weights;
 use crate::Result;
+use crate::kernels::ops as kernels;
 use candle_core::{DType, Tensor};
 use candle_nn::ops;
 
@@ -29,6 +30,9 @@ impl LayerNorm {
                 self.eps,
             )?);
         }
+        if kernels::can_take(xs) && kernels::can_take(&self.weight) {
+            return Ok(kernels::layer_norm(xs, &self.weight, &self.bias, self.eps)?);
+        }
         let xs = xs.contiguous()?;
         Ok(ops::layer_norm(&xs, &self.weight, &self.bias, self.eps)?)
     }
@@ -52,6 +56,9 @@ impl RmsNorm {
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         if xs.track_op() || self.weight.track_op() {
             return Ok(ops::rms_norm_slow(xs, &self.weight, self.eps)?);
+        }
+        if kernels::can_take(xs) && kernels::can_take(&self.weight) {
+            return Ok(kernels::rms_norm(xs, &self.weight, self.eps)?);
         }
         let xs = xs.contiguous()?;
         Ok(ops::rms_norm(&xs, &self.weight, self.eps)?)

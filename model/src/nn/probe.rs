@@ -24,6 +24,11 @@ impl<'a> Probe<'a> {
         }
     }
 
+    /// Whether anybody looks: a step may then keep apart what it would otherwise do in one pass.
+    pub fn sees(&self) -> bool {
+        self.observer.is_some()
+    }
+
     pub fn see(&mut self, name: Arguments<'_>, value: &Tensor) {
         let Some(observer) = self.observer.as_mut() else {
             return;

@@ -33,6 +33,7 @@ pub struct Weights {
     device: Device,
     stored: DType,
     compute: DType,
+    packs: bool,
 }
 
 impl Weights {
@@ -44,12 +45,27 @@ impl Weights {
             device,
             stored,
             compute,
+            packs: true,
         }
     }
 
     /// Everything in f32 on the CPU.
     pub fn f32(source: Arc<dyn Source>) -> Self {
         Self::new(source, DType::F32, DType::F32, Device::Cpu)
+    }
+
+    /// For training: matrices stay candle's tensors instead of being packed for the CPU's kernels, which
+    /// have no gradient.
+    pub fn for_training(self) -> Self {
+        Self {
+            packs: false,
+            ..self
+        }
+    }
+
+    /// Whether matrices may be packed for the CPU's kernels.
+    pub fn packs(&self) -> bool {
+        self.packs
     }
 
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {

@@ -1,6 +1,7 @@
 //! InternViT (spec 2.5): pre-norm blocks with layer scale, learned positions, no final norm.
 
 use super::position::interpolate_positions;
+use crate::kernels::Activation;
 use crate::nn::{LayerNorm, Linear, Probe, Weights, attend};
 use crate::{Error, Result};
 use candle_core::{DType, IndexOp, Tensor};
@@ -184,7 +185,8 @@ impl Attention {
         })
     }
 
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+    /// The heads' results side by side, before the projection.
+    fn mix(&self, xs: &Tensor) -> Result<Tensor> {
         let (n, tokens, hidden) = xs.dims3()?;
         let head_dim = hidden / self.heads;
         let qkv = self
@@ -194,8 +196,7 @@ impl Attention {
             .permute((2, 0, 3, 1, 4))?;
         let scale = (head_dim as f64).powf(-0.5);
         let ys = attend(&qkv.i(0)?, &qkv.i(1)?, &qkv.i(2)?, scale, None)?;
-        self.proj
-            .forward(&ys.transpose(1, 2)?.reshape((n, tokens, hidden))?)
+        Ok(ys.transpose(1, 2)?.reshape((n, tokens, hidden))?)
     }
 }
 
@@ -226,13 +227,21 @@ impl Layer {
     }
 
     fn forward(&self, xs: &Tensor, index: usize, probe: &mut Probe) -> Result<Tensor> {
-        let attn = self.attn.forward(&self.norm1.forward(xs)?)?;
-        probe.see(format_args!("layer{index}_attn"), &attn);
-        let xs = (xs + attn.broadcast_mul(&self.ls1)?)?;
-        let mlp = self.fc1.forward(&self.norm2.forward(&xs)?)?.gelu_erf()?;
-        let mlp = self.fc2.forward(&mlp)?;
-        probe.see(format_args!("layer{index}_mlp"), &mlp);
-        let xs = (xs + mlp.broadcast_mul(&self.ls2)?)?;
+        let mixed = self.attn.mix(&self.norm1.forward(xs)?)?;
+        if probe.sees() {
+            probe.see(
+                format_args!("layer{index}_attn"),
+                &self.attn.proj.forward(&mixed)?,
+            );
+        }
+        let xs = self.attn.proj.forward_onto(xs, &mixed, Some(&self.ls1))?;
+        let inner = self
+            .fc1
+            .forward_with(&self.norm2.forward(&xs)?, Activation::Gelu)?;
+        if probe.sees() {
+            probe.see(format_args!("layer{index}_mlp"), &self.fc2.forward(&inner)?);
+        }
+        let xs = self.fc2.forward_onto(&xs, &inner, Some(&self.ls2))?;
         probe.see(format_args!("layer{index}_out"), &xs);
         Ok(xs)
     }
