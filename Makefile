@@ -18,6 +18,7 @@ test: setup
 lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	scripts/check-cuda
 
 bench: setup
 	scripts/bench
