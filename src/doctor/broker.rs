@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use vita_messages::Broker;
 
-use super::{Area, Finding, Level, cache_dir};
+use super::{Area, Finding, Level};
+use crate::nats_server::find_program;
 
 /// The first with all that is used: key-value with limits for each key, consumer pauses, subject transforms.
 const OLDEST: (u64, u64) = (2, 10);
@@ -38,7 +39,7 @@ pub(super) async fn examine(asked: Asked) -> Vec<Finding> {
 
 async fn program(named: Option<&Path>, level: Level) -> Finding {
     let remedy = "scripts/setup fetches one; only an embedded broker needs it";
-    let Some(program) = named.map(Path::to_owned).or_else(find_program) else {
+    let Ok(program) = find_program(named) else {
         return Finding::lacking(
             Area::Broker,
             level,
@@ -72,17 +73,6 @@ async fn program(named: Option<&Path>, level: Level) -> Finding {
             remedy,
         ),
     }
-}
-
-/// The set-up's, else the one on `PATH`.
-fn find_program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join("nats-server"));
-    let candidates = cache_dir()
-        .map(|cache| cache.join("bin/nats-server"))
-        .into_iter()
-        .chain(on_path);
-    candidates.into_iter().find(|program| program.is_file())
 }
 
 async fn remote(broker: &Broker) -> Vec<Finding> {

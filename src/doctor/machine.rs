@@ -6,7 +6,8 @@ use std::time::Duration;
 use gst::prelude::{DeviceExt, DeviceMonitorExtManual};
 use tokio::process::Command;
 
-use super::{Area, Finding, Level, cache_dir};
+use super::{Area, Finding, Level};
+use crate::nats_server::cache_dir;
 
 /// A tool or a sound server that hangs is no news about the machine.
 const PATIENCE: Duration = Duration::from_secs(10);

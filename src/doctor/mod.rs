@@ -4,8 +4,6 @@ mod broker;
 mod machine;
 mod media;
 
-use std::path::PathBuf;
-
 use serde::Serialize;
 
 pub use broker::Asked;
@@ -78,15 +76,4 @@ pub async fn examine(asked: Asked) -> Vec<Finding> {
     findings.extend(broker::examine(asked).await);
     findings.extend(machine::cache());
     findings
-}
-
-/// The set-up's folder: `VITA_CACHE`, else `vita-stream` in the user's cache folder.
-fn cache_dir() -> Option<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = || set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    set("VITA_CACHE").or_else(|| base().map(|base| base.join("vita-stream")))
 }
