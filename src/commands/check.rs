@@ -55,8 +55,18 @@ fn print(config: &Path, problems: &[Problem]) {
     let warnings = problems.len() - errors;
     match (errors, warnings) {
         (0, 0) => println!("{}: in order", config.display()),
-        _ => println!("{}: {errors} errors, {warnings} warnings", config.display()),
+        _ => println!(
+            "{}: {}, {}",
+            config.display(),
+            count(errors, "error"),
+            count(warnings, "warning")
+        ),
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// What only others can tell.

@@ -3,14 +3,17 @@
 //! `types` is the config as written; `schema` its JSON Schema; `shape` compares a document with it; `resolve` looks up
 //! references and defaults, renders each source's template and leaves what can run.
 
+mod given;
 mod pipeline;
 mod problem;
 mod resolve;
 mod schema;
 mod shape;
 mod source;
+pub mod spelling;
 mod text;
 mod types;
+pub mod write;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +28,8 @@ use toml::de::DeTable;
 pub use types::*;
 
 use crate::plan::Plan;
+
+const SERDE_REMEDY: &str = "docs/configuration.md shows how it is written";
 
 /// A config, as far as it could be understood.
 #[derive(Debug)]
@@ -114,12 +119,7 @@ fn read(text: &str, problems: &mut Problems) -> Option<Config> {
         Err(error) => {
             let error: toml::de::Error = error;
             let line = error.span().map(|span| shape::line_of(text, span.start));
-            problems.error_at(
-                Kind::Syntax,
-                line,
-                error.message(),
-                "see docs/configuration.md",
-            );
+            problems.error_at(Kind::Syntax, line, error.message(), SERDE_REMEDY);
             None
         }
     }

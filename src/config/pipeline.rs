@@ -2,10 +2,10 @@
 
 use super::problem::{Kind, Problems};
 use super::resolve::{Deployment, SourceDeployment};
-use crate::launch::Piece;
+use crate::launch::{self, Piece};
 
 pub fn check(deployment: &Deployment, problems: &mut Problems) {
-    if let Err(error) = init() {
+    if let Err(error) = launch::init() {
         let remedy = "install GStreamer 1.22 or later; `make setup` does so on Debian";
         return problems.error_at(
             Kind::Pipeline,
@@ -19,19 +19,6 @@ pub fn check(deployment: &Deployment, problems: &mut Problems) {
     }
 }
 
-fn init() -> Result<(), gst::glib::Error> {
-    gst::init()?;
-    if gst::Registry::get().find_plugin("vita").is_none()
-        && let Err(error) = gstvita::plugin_register_static()
-    {
-        return Err(gst::glib::Error::new(
-            gst::CoreError::Failed,
-            &error.to_string(),
-        ));
-    }
-    Ok(())
-}
-
 fn check_source(source: &SourceDeployment, problems: &mut Problems) {
     let text = source.line.text();
     let mut context = gst::ParseContext::new();
@@ -42,7 +29,9 @@ fn check_source(source: &SourceDeployment, problems: &mut Problems) {
     ) else {
         return;
     };
-    let missing = context.missing_elements();
+    // It also counts those as missing that only do not take a property.
+    let mut missing = context.missing_elements();
+    missing.retain(|element| gst::ElementFactory::find(element).is_none());
     for element in &missing {
         let what = format!("GStreamer has no element `{element}`");
         let remedy = "install the plugin that holds it; `vita doctor` lists what is needed and what is there";
@@ -62,7 +51,6 @@ fn check_source(source: &SourceDeployment, problems: &mut Problems) {
 /// GStreamer repeats the values of properties that it cannot set.
 fn redact(source: &SourceDeployment, message: &str) -> String {
     let mut message = message.to_owned();
-    let secret = |name: &str| matches!(name, "user" | "password" | "uri");
     for setting in &source.settings {
         let referred = setting
             .value
@@ -70,7 +58,7 @@ fn redact(source: &SourceDeployment, message: &str) -> String {
             .iter()
             .any(|piece| !matches!(piece, Piece::Plain(_)));
         let value = setting.value.reveal();
-        if (referred || secret(&setting.parameter)) && !value.reveal().is_empty() {
+        if referred && !value.reveal().is_empty() {
             message = message.replace(value.reveal(), "<secret>");
         }
     }

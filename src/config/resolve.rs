@@ -8,7 +8,7 @@ use super::problem::{Kind, Problems};
 use super::source;
 use super::text::{Text, Unresolved};
 use super::types::{Config, Nats};
-use crate::launch::{Line, Value};
+use crate::launch::{Line, Piece, Value, secrets};
 use crate::plan::{AtEnd, NatsPlan, NatsServer, Plan, Retry, Secret, SourcePlan, Wanted};
 
 /// A config, resolved.
@@ -163,17 +163,31 @@ impl Context<'_, '_> {
         })
     }
 
-    pub fn secret(&mut self, text: &Text, key: &str) -> Value {
-        if text.is_plain() {
-            let variable = key.rsplit(['.', ']']).next().unwrap_or(key).to_uppercase();
-            self.problems.warning(
-                Kind::PlainSecret,
-                key,
-                "is a secret in plain text",
-                format!("write \"${{env:VITA_{variable}}}\" and set that variable, or {{ file = \"…\" }}"),
-            );
-        }
-        self.value(text, key)
+    /// As [`Self::value`]; a secret in plain text is reported, and treated as the variable that it should stand in, so that
+    /// it is printed nowhere.
+    pub fn secret_if(
+        &mut self,
+        is_secret: impl Fn(&str) -> bool,
+        text: &Text,
+        key: &str,
+        owner: &str,
+    ) -> Value {
+        let value = self.value(text, key);
+        let Some(plain) = value.plain().filter(|plain| is_secret(plain)) else {
+            return value;
+        };
+        let variable = secrets::variable(owner, key.rsplit('.').next().unwrap_or(key));
+        self.problems.warning(
+            Kind::PlainSecret,
+            key,
+            "holds a secret in plain text",
+            format!("write \"${{env:{variable}}}\" and set that variable, or {{ file = \"…\" }}"),
+        );
+        Value::new(vec![Piece::Env {
+            name: variable,
+            default: None,
+            value: Some(Secret::new(plain)),
+        }])
     }
 
     /// The path, relative to the config; it must be a file.
@@ -263,7 +277,9 @@ fn embedded(nats: &Nats, store_dir: PathBuf) -> NatsServer {
 }
 
 fn remote(nats: &Nats, url: &Text, context: &mut Context) -> NatsServer {
-    let url = context.value(url, "nats.url").reveal();
+    let url = context
+        .secret_if(secrets::has_password, url, "nats.url", "nats")
+        .reveal();
     for url in url.reveal().split(',') {
         check_url(
             url.trim(),
@@ -278,10 +294,11 @@ fn remote(nats: &Nats, url: &Text, context: &mut Context) -> NatsServer {
             .credentials_file
             .as_ref()
             .map(|file| context.file(file, "nats.credentials_file")),
-        token: nats
-            .token
-            .as_ref()
-            .map(|token| context.secret(token, "nats.token").reveal()),
+        token: nats.token.as_ref().map(|token| {
+            context
+                .secret_if(|_| true, token, "nats.token", "nats")
+                .reveal()
+        }),
         tls_ca_file: nats
             .tls_ca_file
             .as_ref()
@@ -327,7 +344,6 @@ pub(super) fn check_url(url: &str, key: &str, schemes: &[&str], problems: &mut P
                 remedy,
             );
         }
-        Ok(url) if url.password().is_some() => {}
         Ok(_) => {}
     }
 }

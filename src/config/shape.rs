@@ -161,13 +161,12 @@ impl Walk<'_, '_> {
         let low = minimum.is_some_and(|minimum| number < minimum);
         let high = maximum.is_some_and(|maximum| number > maximum);
         if low || high || !number.is_finite() {
-            let bound =
-                |bound: Option<f64>| bound.map_or("…".to_owned(), |bound| bound.to_string());
-            let remedy = format!(
-                "write a number from {} to {}",
-                bound(minimum),
-                bound(maximum)
-            );
+            let remedy = match (minimum, maximum) {
+                (Some(low), Some(high)) if low < high => {
+                    format!("write a number from {low} to {high}")
+                }
+                _ => example(key, Some(schema)),
+            };
             self.problems.error(
                 Kind::OutOfRange,
                 key,
@@ -210,6 +209,27 @@ impl<'s> Shape<'s> {
             .flatten()
             .filter_map(Value::as_str)
     }
+}
+
+/// Whether the key of a source of this type, such as `vad.threshold`, is written as a bare word: a number, `true` or `false`.
+pub fn is_bare(source_type: &str, key: &str) -> bool {
+    source_key(source_type, key).is_some_and(|schema| !types(schema).contains(&"string"))
+}
+
+fn source_key<'s>(source_type: &str, key: &str) -> Option<&'s Value> {
+    let source = &schema()["$defs"]["Source"];
+    let mut variants = source["oneOf"].as_array()?.iter();
+    let variant = variants.find(|variant| variant["properties"]["type"]["const"] == source_type)?;
+    let mut shape = Shape(vec![source, variant, follow(variant)]);
+    let (last, tables) = key
+        .split('.')
+        .collect::<Vec<_>>()
+        .split_last()
+        .map(|(last, tables)| (*last, tables.to_vec()))?;
+    for table in tables {
+        shape = Shape(alternatives(shape.property(table)?));
+    }
+    alternatives(shape.property(last)?).into_iter().next()
 }
 
 fn resolve(schema: &Value) -> &Value {

@@ -1,80 +1,18 @@
 //! One source: its template, the values for it, and how it is supervised.
 
-use std::path::Path;
 use std::time::Duration;
 
+use super::given::{Given, add_own_keys, add_vad};
 use super::problem::Kind;
-use super::resolve::{Context, Endpoint, Origin, Setting, SourceDeployment, check_url};
+use super::resolve::{Context, Origin, Setting, SourceDeployment};
 use super::types::{
-    Common, File, Launch, ParameterValue, Retry as WrittenRetry, Rtsp, Source, SourceKind, Vad,
+    Common, File, Launch, ParameterValue, Retry as WrittenRetry, Source, SourceKind,
 };
-use crate::launch::{self, Fallback, LaunchError, Media, Template, Value, Values};
+use crate::launch::{self, Fallback, LaunchError, Media, Template, Value, Values, secrets};
 use crate::plan::{AtEnd, Retry, Wanted};
 
 const STALL_TIMEOUT_SECS: f64 = 10.0;
 const RETRY: (f64, f64, f64) = (0.5, 30.0, 0.2);
-
-/// How values of our keys are spelled in a pipeline, where that differs. Read both ways.
-pub const SPELLINGS: [(&str, &str, &str); 3] = [
-    ("transport", "auto", "tcp+udp-mcast+udp"),
-    ("tls_verify", "true", "validate-all"),
-    ("tls_verify", "false", "no-flags"),
-];
-
-/// Values for a template, each with the key that it comes from.
-struct Given {
-    settings: Vec<(String, Setting)>,
-    key: String,
-}
-
-impl Given {
-    fn add(&mut self, parameter: &str, value: Option<Value>, origin: Origin) {
-        let Some(value) = value else { return };
-        let spelled = |text: String| {
-            SPELLINGS
-                .iter()
-                .find(|(key, written, _)| *key == parameter && *written == text)
-        };
-        let value = match value.plain().and_then(spelled) {
-            Some((_, _, spelled)) => Value::from((*spelled).to_owned()),
-            None => value,
-        };
-        let key = match origin {
-            Origin::Defaults => format!("defaults.{parameter}"),
-            Origin::Source | Origin::Template => format!("{}.{parameter}", self.key),
-        };
-        self.settings.push((
-            key,
-            Setting {
-                parameter: parameter.to_owned(),
-                value,
-                origin,
-            },
-        ));
-    }
-
-    /// A key that may also stand in `[defaults]`.
-    fn add_common<T: ToString>(&mut self, parameter: &str, own: Option<T>, default: Option<T>) {
-        let origin = if own.is_some() {
-            Origin::Source
-        } else {
-            Origin::Defaults
-        };
-        self.add(
-            parameter,
-            own.or(default).map(|value| Value::from(value.to_string())),
-            origin,
-        );
-    }
-
-    fn add_own<T: ToString>(&mut self, parameter: &str, value: Option<T>) {
-        self.add(
-            parameter,
-            value.map(|value| Value::from(value.to_string())),
-            Origin::Source,
-        );
-    }
-}
 
 /// `None`: too much is wrong to say what would run; the problems are told.
 pub(super) fn resolve(
@@ -87,6 +25,7 @@ pub(super) fn resolve(
     let mut given = Given {
         settings: Vec::new(),
         key: key.clone(),
+        owner: source.name.clone(),
     };
     let template = match &source.kind {
         SourceKind::Launch(launch) => own_template(launch, &mut given, context)?,
@@ -209,120 +148,6 @@ fn at_end(kind: &SourceKind) -> AtEnd {
     }
 }
 
-fn add_vad(given: &mut Given, own: Option<&Vad>, default: Option<&Vad>) {
-    let both = (
-        own.cloned().unwrap_or_default(),
-        default.cloned().unwrap_or_default(),
-    );
-    let (own, default) = both;
-    given.add_common("vad.threshold", own.threshold, default.threshold);
-    given.add_common(
-        "vad.min_silence_ms",
-        own.min_silence_ms,
-        default.min_silence_ms,
-    );
-    given.add_common("vad.padding_ms", own.padding_ms, default.padding_ms);
-    given.add_common(
-        "vad.min_utterance_ms",
-        own.min_utterance_ms,
-        default.min_utterance_ms,
-    );
-}
-
-fn add_own_keys(kind: &SourceKind, given: &mut Given, context: &mut Context) -> Option<Endpoint> {
-    let key = |name: &str, given: &Given| format!("{}.{name}", given.key);
-    match kind {
-        SourceKind::Rtsp(rtsp) => return Some(add_rtsp(rtsp, given, context)),
-        SourceKind::File(file) => {
-            let path = context.file(&file.path, &key("path", given));
-            given.add("path", Some(path.as_path().into()), Origin::Source);
-            given.add_own("realtime", file.realtime);
-        }
-        SourceKind::V4l2(v4l2) => {
-            if let Some(device) = v4l2
-                .device
-                .as_ref()
-                .filter(|device| !Path::new(device).exists())
-            {
-                let remedy =
-                    "connect the camera; `v4l2-ctl --list-devices` shows those that are there";
-                let what = format!("there is no {device} now");
-                context
-                    .problems
-                    .warning(Kind::MissingFile, &key("device", given), what, remedy);
-            }
-            given.add_own("device", v4l2.device.as_ref());
-        }
-        SourceKind::Microphone(microphone) => given.add_own("device", microphone.device.as_ref()),
-        SourceKind::Test(test) => {
-            given.add_own("pattern", test.pattern.as_ref());
-            given.add_own("wave", test.wave.as_ref());
-        }
-        SourceKind::Launch(_) => {}
-    }
-    None
-}
-
-fn add_rtsp(rtsp: &Rtsp, given: &mut Given, context: &mut Context) -> Endpoint {
-    let key = |name: &str, given: &Given| format!("{}.{name}", given.key);
-    let uri = context.value(&rtsp.uri, &key("uri", given));
-    check_url(
-        uri.reveal().reveal(),
-        &key("uri", given),
-        &["rtsp", "rtsps"],
-        context.problems,
-    );
-    if rtsp.uri.is_plain()
-        && url::Url::parse(uri.reveal().reveal()).is_ok_and(|url| url.password().is_some())
-    {
-        let remedy = "take it out, and write user = \"…\" and password = \"${env:VITA_PASSWORD}\"";
-        context.problems.warning(
-            Kind::PlainSecret,
-            &key("uri", given),
-            "holds a password in plain text",
-            remedy,
-        );
-    }
-    let user = rtsp
-        .user
-        .as_ref()
-        .map(|user| context.value(user, &key("user", given)));
-    let password = rtsp
-        .password
-        .as_ref()
-        .map(|password| context.secret(password, &key("password", given)));
-    if user.is_some() != password.is_some() {
-        let what = "`user` and `password` belong together";
-        context
-            .problems
-            .error(Kind::MissingKey, &given.key, what, "give both or none");
-    }
-    let tls_ca_file = rtsp
-        .tls_ca_file
-        .as_ref()
-        .map(|file| context.file(file, &key("tls_ca_file", given)));
-    let endpoint = Endpoint {
-        uri: uri.reveal(),
-        user: user.as_ref().map(Value::reveal),
-        password: password.as_ref().map(Value::reveal),
-        tls_verify: rtsp.tls_verify.unwrap_or(true),
-        tls_ca_file,
-    };
-    let transport = rtsp
-        .transport
-        .and_then(|transport| serde_json::to_value(transport).ok());
-    given.add("uri", Some(uri), Origin::Source);
-    given.add_own(
-        "transport",
-        transport.as_ref().and_then(|transport| transport.as_str()),
-    );
-    given.add("user", user, Origin::Source);
-    given.add("password", password, Origin::Source);
-    given.add_own("tls_verify", rtsp.tls_verify);
-    given.add_own("latency_ms", rtsp.latency_ms);
-    endpoint
-}
-
 fn own_template(launch: &Launch, given: &mut Given, context: &mut Context) -> Option<Template> {
     let key = given.key.clone();
     let (name, text) = match (&launch.template, &launch.text) {
@@ -352,7 +177,10 @@ fn own_template(launch: &Launch, given: &mut Given, context: &mut Context) -> Op
             ParameterValue::Bool(value) => Value::from(value.to_string()),
             ParameterValue::Integer(value) => Value::from(value.to_string()),
             ParameterValue::Float(value) => Value::from(value.to_string()),
-            ParameterValue::Text(text) => context.value(text, &value_key),
+            ParameterValue::Text(text) => {
+                let is_secret = |value: &str| secrets::is_secret(parameter, value);
+                context.secret_if(is_secret, text, &value_key, &given.owner)
+            }
         };
         let setting = Setting {
             parameter: parameter.clone(),

@@ -130,6 +130,21 @@ impl Text {
     }
 }
 
+/// The references again, without what they stand for.
+impl From<&Value> for Text {
+    fn from(value: &Value) -> Self {
+        let pieces = value.pieces().iter().map(|piece| match piece {
+            Piece::Plain(text) => TextPiece::Plain(text.clone()),
+            Piece::Env { name, default, .. } => TextPiece::Env {
+                name: name.clone(),
+                default: default.clone(),
+            },
+            Piece::File { path, .. } => TextPiece::Plain(path.to_string_lossy().into_owned()),
+        });
+        Self::Pieces(pieces.collect())
+    }
+}
+
 /// Only what is referred to is shown: plain text may be a password.
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -73,7 +73,7 @@ pub struct Common {
     /// Whether to take audio. Default: `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<Wanted>,
-    /// Frames to sample a second, of those that the source has.
+    /// Frames to sample a second, of those that the source has; kept to a thousandth.
     #[schemars(range(min = 0.001, max = 60.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fps: Option<f64>,
@@ -91,22 +91,34 @@ pub struct Common {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vad {
-    /// Probability from which a block counts as speech.
-    #[schemars(range(min = 0.01, max = 0.99))]
+    /// Probability from which a block of 32 ms counts as speech.
+    #[schemars(range(min = 0.01, max = 1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// A block counts as silence below the threshold less this.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hysteresis: Option<f64>,
     /// Silence that ends an utterance.
-    #[schemars(range(min = 32, max = 10_000))]
+    #[schemars(range(min = 0, max = 10_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_silence_ms: Option<u32>,
-    /// What is kept before and after speech.
+    /// What is kept before speech; the stream is held back as long.
     #[schemars(range(min = 0, max = 5_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub padding_ms: Option<u32>,
-    /// A shorter utterance is not accepted.
-    #[schemars(range(min = 0, max = 60_000))]
+    pub pre_padding_ms: Option<u32>,
+    /// What is kept after speech.
+    #[schemars(range(min = 0, max = 5_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_utterance_ms: Option<u32>,
+    pub post_padding_ms: Option<u32>,
+    /// An utterance with less speech in it is not accepted.
+    #[schemars(range(min = 0, max = 10_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_speech_ms: Option<u32>,
+    /// An utterance is cut at this length.
+    #[schemars(range(min = 1, max = 600_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_utterance_ms: Option<u32>,
 }
 
 /// Waits between attempts: doubled from the first to the longest, each varied at random.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::escape;
+use super::secrets;
 use super::shell;
 use crate::plan::Secret;
 
@@ -67,10 +68,67 @@ impl Line {
     }
 }
 
+impl Line {
+    /// The text of a template that renders this. What is referred to, looks like a secret or would be taken for a parameter
+    /// becomes one: `parameter` is told the property and its value, and gives the parameter's name.
+    pub fn template(
+        &self,
+        mut parameter: impl FnMut(&str, &Value) -> String,
+    ) -> Result<String, String> {
+        let mut text = String::new();
+        for word in self.lines.iter().flatten() {
+            let written = match word {
+                Word::Property { name, .. } if name.is_empty() => {
+                    return Err(
+                        "a variable stands only in the value of a property: name=\"$VARIABLE\""
+                            .to_owned(),
+                    );
+                }
+                Word::Property { name, value } => format!("{name}=${{{}}}", parameter(name, value)),
+                Word::Plain(text) => match text
+                    .split_once('=')
+                    .map(|(name, value)| (name, escape::unescape(value)))
+                {
+                    Some((name, value))
+                        if value.contains("${") || secrets::is_secret(name, &value) =>
+                    {
+                        format!("{name}=${{{}}}", parameter(name, &Value::from(value)))
+                    }
+                    _ if text.contains("${") => {
+                        return Err(format!("`{text}` cannot stand in a template"));
+                    }
+                    _ if text.starts_with('#') => format!("\\{text}"),
+                    _ => text.clone(),
+                },
+            };
+            let separator = if text.is_empty() {
+                ""
+            } else if written == "!" {
+                "\n  "
+            } else {
+                " "
+            };
+            text.push_str(separator);
+            text.push_str(&written);
+        }
+        if text.is_empty() {
+            Err("there is no pipeline in it".to_owned())
+        } else {
+            Ok(text)
+        }
+    }
+}
+
 impl Word {
     fn argument(&self) -> String {
         match self {
-            Self::Plain(text) => shell::quote(&escape::to_argument(text)),
+            Self::Plain(text) => match text.split_once('=') {
+                // A template may hold a secret; what is printed may not.
+                Some((name, value)) if secrets::is_secret(name, &escape::unescape(value)) => {
+                    format!("{name}=\"${}\"", secrets::variable("launch", name))
+                }
+                _ => shell::quote(&escape::to_argument(text)),
+            },
             Self::Property { name, value } => match value.plain() {
                 Some(text) => shell::quote(&escape::to_argument(&format!(
                     "{name}={}",

@@ -4,18 +4,23 @@
 //! - the media source is the element `source`; a second one has a name that begins with `source-`. Their source pads are
 //!   those to watch: a pad of a live source over which nothing passes has stalled;
 //! - what is done with video is the bin `video`, what is done with audio the bin `audio`, each with its own sinks;
-//! - sinks do not take part in preroll (`async=false`), so a stream that never comes holds nothing up;
+//! - sinks of live sources do not take part in preroll (`async=false`), so a stream that never comes holds nothing up;
 //! - queues are bounded. Those of live sources drop the oldest data first and are named `video-queue` and `audio-queue`.
 
 mod builtin;
-pub mod escape;
+mod escape;
 mod line;
+mod recognise;
+pub mod secrets;
 pub mod shell;
 mod template;
+mod word;
 
 pub use builtin::{BUILTIN, builtin};
 pub use line::{Line, Piece, Value};
-pub use template::{Fallback, Media, Parameter, Template, Values};
+pub use recognise::{Recognised, line, recognise};
+pub use template::{Media, Template, Values};
+pub use word::{Fallback, Parameter};
 
 /// What is wrong with a template, or with the values for it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +49,20 @@ pub enum LaunchError {
     },
     #[error("line {line}: {what}")]
     Shell { line: usize, what: String },
+}
+
+/// Starts GStreamer and registers our elements, unless a plugin that it found has them. May be called again and again.
+pub fn init() -> Result<(), gst::glib::Error> {
+    gst::init()?;
+    if gst::Registry::get().find_plugin("vita").is_none()
+        && let Err(error) = gstvita::plugin_register_static()
+    {
+        return Err(gst::glib::Error::new(
+            gst::CoreError::Failed,
+            &error.to_string(),
+        ));
+    }
+    Ok(())
 }
 
 fn list(names: &[String]) -> String {

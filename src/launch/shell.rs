@@ -20,7 +20,7 @@ pub fn quote(text: &str) -> String {
 pub(super) fn escape_in_double_quotes(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if matches!(c, '"' | '\\' | '$' | '`') {
+        if matches!(c, '"' | '\\' | '$' | '`' | '}') {
             escaped.push('\\');
         }
         escaped.push(c);
@@ -120,6 +120,7 @@ impl Reader<'_> {
             self.next();
             match c {
                 '\'' => loop {
+                    word.quoted();
                     match self.next().ok_or("a ' is not closed")? {
                         '\'' => break,
                         c => word.push(c),
@@ -214,7 +215,7 @@ impl Reader<'_> {
             if c == end && !in_quotes {
                 return Ok(inside);
             }
-            in_quotes ^= c == '\'';
+            in_quotes ^= end == ')' && c == '\'';
             inside.push(c);
             if c == '\\' {
                 inside.extend(self.next());
@@ -273,5 +274,105 @@ impl Pieces {
             self.done.push(Piece::Plain(self.plain));
         }
         self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn words(text: &str) -> Vec<Vec<Piece>> {
+        let mut commands = commands(text).unwrap();
+        assert_eq!(commands.len(), 1, "{commands:?}");
+        commands.remove(0).words
+    }
+
+    fn plain(text: &str) -> Vec<Piece> {
+        vec![Piece::Plain(text.to_owned())]
+    }
+
+    fn env(name: &str, default: Option<&str>) -> Piece {
+        Piece::Env {
+            name: name.to_owned(),
+            default: default.map(str::to_owned),
+            value: None,
+        }
+    }
+
+    #[test]
+    fn words_are_split_as_a_shell_does() {
+        assert_eq!(
+            words(r#"a  'b c' d\ e "f 'g'" ''"#),
+            ["a", "b c", "d e", "f 'g'", ""].map(plain)
+        );
+        assert_eq!(words("a \\\n  b\\\nc"), ["a", "bc"].map(plain));
+    }
+
+    #[test]
+    fn references_stay_references() {
+        let expected = vec![
+            Piece::Plain("x=".to_owned()),
+            env("NAME", None),
+            Piece::Plain("/y".to_owned()),
+        ];
+        assert_eq!(words(r#"x="$NAME"/y"#), std::slice::from_ref(&expected));
+        assert_eq!(words("x=${NAME}/y"), [expected]);
+        assert_eq!(
+            words(r#""${NAME:-a \"b}""#),
+            [vec![env("NAME", Some("a \"b"))]]
+        );
+        let file = Piece::File {
+            path: "/run/a b".into(),
+            value: None,
+        };
+        assert_eq!(words(r#""$(cat '/run/a b')""#), [vec![file]]);
+    }
+
+    #[test]
+    fn comments_belong_to_the_command_below() {
+        let commands = commands("# one\na # two\n\n# three\nb\n# four").unwrap();
+        let comments: Vec<_> = commands
+            .iter()
+            .map(|command| command.comments.join(","))
+            .collect();
+        assert_eq!(comments, ["one,two", "three"]);
+    }
+
+    #[test]
+    fn what_only_a_shell_can_do_is_refused() {
+        for (text, what) in [
+            (
+                "a\n b; c",
+                "line 2: `;` has a meaning of its own for a shell: quote it, or give the command alone",
+            ),
+            (
+                "$(reboot)",
+                "line 1: only `$(cat FILE)` is understood, no other command",
+            ),
+            ("'a", "line 1: a ' is not closed"),
+            ("\"${1:-a}\"", "line 1: `$1` names no environment variable"),
+        ] {
+            assert_eq!(commands(text).unwrap_err().to_string(), what);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_reads_back(text in ".+") {
+            prop_assert_eq!(words(&quote(&text)), [plain(&text)]);
+        }
+
+        #[test]
+        fn a_default_reads_back(default in "[^\0]*") {
+            let text = format!("\"${{NAME:-{}}}\"", escape_in_double_quotes(&default));
+            prop_assert_eq!(words(&text), [vec![env("NAME", Some(&default))]]);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[\\PC\n'\"$(){}\\\\#]*") {
+            let _ = commands(&text);
+        }
     }
 }

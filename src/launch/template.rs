@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use super::LaunchError;
-use super::escape;
-use super::line::{Line, Piece, Value, Word};
+use super::line::{Line, Value};
+use super::word::{Parameter, TemplateWord, split_words};
 
 /// A parsed template.
 #[derive(Clone, Debug)]
@@ -33,38 +33,6 @@ pub(super) struct Section {
 pub enum Media {
     Video,
     Audio,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum TemplateWord {
-    Plain(String),
-    Property {
-        name: String,
-        pieces: Vec<TemplatePiece>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum TemplatePiece {
-    /// Already unescaped.
-    Text(String),
-    Parameter(Parameter),
-}
-
-/// A parameter where it stands in a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    pub name: String,
-    pub fallback: Fallback,
-    pub line: usize,
-}
-
-/// What holds when a parameter has no value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    Required,
-    Default(String),
-    LeaveOut,
 }
 
 /// Values of parameters by name.
@@ -221,144 +189,120 @@ impl Template {
     }
 }
 
-impl TemplateWord {
-    fn parse(word: &str, line: usize) -> Result<Self, String> {
-        if !word.contains("${") {
-            return Ok(Self::Plain(word.to_owned()));
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOTH: &str = r#"
+        # A comment.
+        rtspsrc name=source location=${uri} user-id=${user?}  # and another
+        [video]
+        source. ! fakesink name=video sync=${sync:false}
+        [audio]
+        source. ! fakesink name=audio min=${ms?}000 caps="audio/x-raw, rate=8000"
+    "#;
+
+    #[track_caller]
+    fn rendered(text: &str, values: &[(&str, &str)], wanted: impl Fn(Media) -> bool) -> String {
+        let values = values
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Value::from((*value).to_owned())));
+        let line = Template::parse("test.launch", text)
+            .unwrap()
+            .render(&values.collect(), wanted)
+            .unwrap();
+        line.text().reveal().to_owned()
+    }
+
+    #[test]
+    fn values_and_defaults_are_put_in_and_empty_properties_left_out() {
+        assert_eq!(
+            rendered(BOTH, &[("uri", "rtsp://a/b c")], |_| true),
+            "rtspsrc name=source location=rtsp://a/b\\ c source. ! fakesink name=video sync=false \
+             source. ! fakesink name=audio caps=\"audio/x-raw, rate=8000\""
+        );
+        let values = [
+            ("uri", "rtsp://a"),
+            ("user", "u"),
+            ("sync", "true"),
+            ("ms", "20"),
+        ];
+        assert_eq!(
+            rendered(BOTH, &values, |media| media == Media::Audio),
+            "rtspsrc name=source location=rtsp://a user-id=u source. ! fakesink name=audio min=20000 \
+             caps=\"audio/x-raw, rate=8000\""
+        );
+    }
+
+    #[test]
+    fn a_hash_within_a_word_is_no_comment() {
+        assert_eq!(
+            rendered("filesrc location=a#b ! fakesink", &[], |_| true),
+            "filesrc location=a#b ! fakesink"
+        );
+    }
+
+    #[test]
+    fn parameters_are_listed_once_in_order() {
+        let template = Template::parse("test.launch", BOTH).unwrap();
+        let names: Vec<_> = template
+            .parameters()
+            .iter()
+            .map(|parameter| parameter.name.as_str())
+            .collect();
+        assert_eq!(names, ["uri", "user", "sync", "ms"]);
+        assert!(template.has(Media::Video) && template.has(Media::Audio));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_what_there_is() {
+        let template = Template::parse("test.launch", BOTH).unwrap();
+        let values = Values::from([("url".to_owned(), Value::from("x".to_owned()))]);
+        let errors = template.render(&values, |_| true).unwrap_err();
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "test.launch: no parameter `url`; there are: uri, user, sync, ms",
+                "test.launch:3: parameter `uri` has no value; the parameters are: uri, user, sync, ms",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_does_not_parse_is_told_with_its_line() {
+        for (text, what) in [
+            (
+                "a\n${b} ! c",
+                "t:2: a parameter stands only in a value, `name=${parameter}`, not in `${b}`",
+            ),
+            (
+                "a b=\"${c}\"",
+                "t:1: leave out the quotes around `b=\"${c}\"`: values are escaped by themselves",
+            ),
+            ("a b=${c", "t:1: `b=${c` lacks a closing `}`"),
+            (
+                "a b=${}",
+                "t:1: `` is no name of a parameter: letters, digits, `_`, `-` and `.`",
+            ),
+            ("a b=\"c", "t:1: \" opens and does not close on its line"),
+            ("a\n[video]\nb\n[video]", "t:4: a second section [video]"),
+            (
+                "a b=${c:1}\nd e=${c:2}",
+                "t:2: `c` has another default than where it stands first",
+            ),
+        ] {
+            assert_eq!(Template::parse("t", text).unwrap_err().to_string(), what);
         }
-        let (name, value) = word
-            .split_once('=')
-            .filter(|(name, _)| is_property(name))
-            .ok_or_else(|| {
-                format!(
-                    "a parameter stands only in a value, `name=${{parameter}}`, not in `{word}`"
-                )
-            })?;
-        if value.starts_with(['"', '\'']) {
-            return Err(format!(
-                "leave out the quotes around `{word}`: values are escaped by themselves"
-            ));
-        }
-        let mut pieces = Vec::new();
-        let mut rest = value;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (inside, after) = after
-                .split_once('}')
-                .ok_or_else(|| format!("`{word}` lacks a closing `}}`"))?;
-            if !before.is_empty() {
-                pieces.push(TemplatePiece::Text(escape::unescape(before)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[\\PC\n\"'${}#\\\\]*") {
+            if let Ok(template) = Template::parse("t", &text) {
+                let _ = template.render(&Values::new(), |_| true);
             }
-            pieces.push(TemplatePiece::Parameter(Parameter::parse(inside, line)?));
-            rest = after;
         }
-        if !rest.is_empty() {
-            pieces.push(TemplatePiece::Text(escape::unescape(rest)));
-        }
-        Ok(Self::Property {
-            name: name.to_owned(),
-            pieces,
-        })
     }
-
-    fn parameters(&self) -> impl Iterator<Item = &Parameter> {
-        let pieces = match self {
-            Self::Plain(_) => [].as_slice(),
-            Self::Property { pieces, .. } => pieces,
-        };
-        pieces.iter().filter_map(|piece| match piece {
-            TemplatePiece::Parameter(parameter) => Some(parameter),
-            TemplatePiece::Text(_) => None,
-        })
-    }
-
-    /// `None`: left out. `Err`: the parameter that has no value.
-    fn render(&self, values: &Values) -> Result<Option<Word>, &Parameter> {
-        let (name, pieces) = match self {
-            Self::Plain(text) => return Ok(Some(Word::Plain(text.clone()))),
-            Self::Property { name, pieces } => (name, pieces),
-        };
-        let mut value = Vec::new();
-        for piece in pieces {
-            match piece {
-                TemplatePiece::Text(text) => value.push(Piece::Plain(text.clone())),
-                TemplatePiece::Parameter(parameter) => {
-                    match (values.get(&parameter.name), &parameter.fallback) {
-                        (Some(given), _) => value.extend(given.pieces().iter().cloned()),
-                        (None, Fallback::Default(text)) => value.push(Piece::Plain(text.clone())),
-                        (None, Fallback::LeaveOut) => return Ok(None),
-                        (None, Fallback::Required) => return Err(parameter),
-                    }
-                }
-            }
-        }
-        Ok(Some(Word::Property {
-            name: name.clone(),
-            value: Value::new(value),
-        }))
-    }
-}
-
-impl Parameter {
-    fn parse(inside: &str, line: usize) -> Result<Self, String> {
-        let (name, fallback) = match inside.split_once(':') {
-            Some((name, default)) => (name, Fallback::Default(default.to_owned())),
-            None => match inside.strip_suffix('?') {
-                Some(name) => (name, Fallback::LeaveOut),
-                None => (inside, Fallback::Required),
-            },
-        };
-        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        if name.is_empty() || !name.chars().all(valid) {
-            return Err(format!(
-                "`{name}` is no name of a parameter: letters, digits, `_`, `-` and `.`"
-            ));
-        }
-        Ok(Self {
-            name: name.to_owned(),
-            fallback,
-            line,
-        })
-    }
-}
-
-fn is_property(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':'))
-}
-
-/// The words of one line of gst-launch text, quotes and backslashes kept, without its comment.
-pub(super) fn split_words(line: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut quote = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => {
-                word.push(c);
-                word.extend(chars.next());
-                continue;
-            }
-            '#' if word.is_empty() => break,
-            c if quote.is_none() && c.is_whitespace() => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                continue;
-            }
-            c if quote == Some(c) => quote = None,
-            '"' | '\'' if quote.is_none() => quote = Some(c),
-            _ => {}
-        }
-        word.push(c);
-    }
-    if let Some(quote) = quote {
-        return Err(format!("{quote} opens and does not close on its line"));
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    Ok(words)
 }

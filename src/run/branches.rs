@@ -2,6 +2,7 @@
 //! which it has none is not waited for.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use gio::prelude::*;
 use gst::glib::subclass::SignalId;
@@ -64,16 +65,44 @@ fn ask_for(source: &gst::Element, plan: SourcePlan) {
     });
 }
 
+/// Calls back, perhaps more than once, when the source has said which streams it has.
+pub fn when_streams_are_known(pipeline: &gst::Pipeline, known: impl Fn() + Send + Sync + 'static) {
+    let Some(source) = pipeline.by_name(SOURCE) else {
+        return;
+    };
+    let known = Arc::new(known);
+    source.connect_no_more_pads({
+        let known = Arc::clone(&known);
+        move |_| known()
+    });
+    // parsebin of GStreamer 1.22 does not say when it has no more pads, but tells over each how many streams there are.
+    source.connect_pad_added(move |source, pad| {
+        let (source, known) = (source.downgrade(), Arc::clone(&known));
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if let Some(gst::EventView::StreamCollection(event)) =
+                info.event().map(|event| event.view())
+                && let Some(source) = source.upgrade()
+                && source.src_pads().len() >= event.stream_collection().len()
+            {
+                known();
+            }
+            gst::PadProbeReturn::Ok
+        });
+    });
+}
+
 /// To be called when the source has said which streams it has. Removes the branches that got none: their sinks would hold
 /// up the end of the pipeline for ever. Changes states: call it where blocking is allowed.
 ///
 /// # Errors
-/// Where a medium is missing without which the source has failed.
+/// Where a medium is missing without which the source has failed, or nothing is left.
 pub fn prune(pipeline: &gst::Pipeline, plan: &SourcePlan) -> Result<(), SourceReason> {
+    let (mut branches, mut removed) = (0, 0);
     for medium in MEDIA {
         let Some(branch) = pipeline.by_name(medium).and_downcast::<gst::Bin>() else {
             continue;
         };
+        branches += 1;
         let has_stream = branch.sink_pads().iter().any(|pad| pad.is_linked());
         if has_stream || branch.element_flags().contains(gst::ElementFlags::SOURCE) {
             continue;
@@ -83,9 +112,14 @@ pub fn prune(pipeline: &gst::Pipeline, plan: &SourcePlan) -> Result<(), SourceRe
             return Err(reason::new(SourceReasonKind::Media, text));
         }
         tracing::debug!(medium, "the source has none");
+        removed += 1;
         // Going to NULL does not fail, and a branch that is not there any more need not be removed.
         let _ = pipeline.remove(&branch);
         let _ = branch.set_state(gst::State::Null);
+    }
+    if removed > 0 && removed == branches {
+        let text = "the source has neither video nor audio that its pipeline takes";
+        return Err(reason::new(SourceReasonKind::Media, text));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 mod announce;
 mod attempt;
 pub mod backoff;
-mod branches;
+pub mod branches;
 mod diagnose;
 mod elements;
 mod flow;

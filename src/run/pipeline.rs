@@ -85,12 +85,10 @@ impl Pipeline {
         branches::prepare(&pipeline, plan)?;
         let taps = Taps::watch(&pipeline, Instant::now());
         let (control_tx, control) = mpsc::channel(CONTROL_CAPACITY);
-        if let Some(source) = pipeline.by_name(SOURCE) {
-            let control = control_tx.clone();
-            source.connect_no_more_pads(move |_| {
-                let _ = control.try_send(Control::StreamsKnown);
-            });
-        }
+        let streams_known = control_tx.clone();
+        branches::when_streams_are_known(&pipeline, move || {
+            let _ = streams_known.try_send(Control::StreamsKnown);
+        });
         let (observed_tx, observed) = mpsc::channel(OBSERVED_CAPACITY);
         if let Some(bus) = pipeline.bus() {
             let listener = BusListener {
