@@ -15,7 +15,7 @@ test: export RAYON_NUM_THREADS = 1
 test: setup
 	scripts/test
 
-lint: setup
+lint: setup doc
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	scripts/check-cuda

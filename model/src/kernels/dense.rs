@@ -51,7 +51,7 @@ impl PackedDense {
         }
     }
 
-    /// Gate and up projection of a gated feed-forward in one: [`linear`] gives `silu(gate) · up`, `n`
+    /// Gate and up projection of a gated feed-forward in one: `linear` gives `silu(gate) · up`, `n`
     /// wide. Both must be stored in the same type.
     pub fn gated(gate: Values, up: Values, n: usize, k: usize) -> Self {
         Self::gated_with_level(gate, up, n, k, Level::detect())

@@ -1,9 +1,9 @@
 //! softmax(Q·Kᵀ + bias)·V without a matrix of scores.
 //!
-//! [`blocked`]: a tile of query rows meets the keys block by block; the scores of one block stay in the
+//! `blocked`: a tile of query rows meets the keys block by block; the scores of one block stay in the
 //! first-level cache, and the running maximum and sum of each row correct the earlier blocks (online
 //! softmax: Milakov & Gimelshein 2018; Dao et al. 2022). Exponentials are powers of two, the factor
-//! log₂e is folded into the scale. [`few`]: for the one token of a decode step keys and values are read
+//! log₂e is folded into the scale. `few`: for the one token of a decode step keys and values are read
 //! where they lie.
 
 mod blocked;
