@@ -2,7 +2,7 @@
 //! which it has none is not waited for.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gio::prelude::*;
 use gst::glib::subclass::SignalId;
@@ -65,6 +65,71 @@ fn ask_for(source: &gst::Element, plan: SourcePlan) {
     });
 }
 
+/// How the pipelines' texts say that a branch takes what the source will have.
+const DELAYED_LINK: &str = "source. ! ";
+
+/// The text without the links that gst-launch would make when the source's pads appear. `rtspsrc` adds each stream's pad on
+/// a thread of its own, and GStreamer's parser tries every such link on each of them without a lock: two streams that
+/// appear at once can end the process. [`link_streams`] makes these links one at a time.
+///
+/// Only links at the head of a branch are left out: those of a text of one's own are gst-launch's affair.
+pub fn without_delayed_links(launch: &str) -> String {
+    let mut parts = launch.split(DELAYED_LINK);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let heads_a_branch = MEDIA
+            .iter()
+            .any(|medium| text.trim_end().ends_with(&format!("( name={medium}")));
+        if !heads_a_branch {
+            text.push_str(DELAYED_LINK);
+        }
+        text.push_str(part);
+    }
+    text
+}
+
+/// Links each stream of the source to the branch that takes it, as the streams appear.
+pub fn link_streams(pipeline: &gst::Pipeline) {
+    let Some(source) = pipeline.by_name(SOURCE) else {
+        return;
+    };
+    let pipeline = pipeline.downgrade();
+    let one_at_a_time = Mutex::new(());
+    source.connect_pad_added(move |source, pad| {
+        let Some(pipeline) = pipeline.upgrade() else {
+            return;
+        };
+        let _turn = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let branches = MEDIA
+            .iter()
+            .filter_map(|medium| pipeline.by_name(medium).and_downcast::<gst::Bin>());
+        for branch in branches {
+            if pad.is_linked() || link(source, pad, &branch) {
+                return;
+            }
+        }
+    });
+}
+
+/// Links a pad to the branch's head: of the elements with an open input the one that was added first, which a bin lists last.
+fn link(source: &gst::Element, pad: &gst::Pad, branch: &gst::Bin) -> bool {
+    let caps = pad.query_caps(None);
+    let elements: Vec<gst::Element> = branch.iterate_elements().into_iter().flatten().collect();
+    let head = elements.iter().rev().find_map(|element| {
+        element
+            .sink_pads()
+            .into_iter()
+            .find(|sink| !sink.is_linked())
+            .map(|sink| (element, sink))
+    });
+    head.filter(|(_, sink)| sink.query_caps(None).can_intersect(&caps))
+        .is_some_and(|(element, sink)| {
+            source
+                .link_pads(Some(&pad.name()), element, Some(&sink.name()))
+                .is_ok()
+        })
+}
+
 /// Calls back, perhaps more than once, when the source has said which streams it has.
 pub fn when_streams_are_known(pipeline: &gst::Pipeline, known: impl Fn() + Send + Sync + 'static) {
     let Some(source) = pipeline.by_name(SOURCE) else {
@@ -122,4 +187,16 @@ pub fn prune(pipeline: &gst::Pipeline, plan: &SourcePlan) -> Result<(), SourceRe
         return Err(reason::new(SourceReasonKind::Media, text));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_links_at_the_head_of_a_branch_are_left_out() {
+        let text = "rtspsrc name=source ( name=video\n  source. ! queue ! fakesink ) source. ! tee";
+        let expected = "rtspsrc name=source ( name=video\n  queue ! fakesink ) source. ! tee";
+        assert_eq!(without_delayed_links(text), expected);
+    }
 }

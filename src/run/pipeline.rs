@@ -68,10 +68,10 @@ impl Pipeline {
         dropped: &Arc<Dropped>,
     ) -> Result<Self, SourceReason> {
         let flags = gst::ParseFlags::FATAL_ERRORS;
-        let element =
-            gst::parse::launch_full(plan.launch.reveal(), None, flags).map_err(|error| {
-                reason::new(SourceReasonKind::Pipeline, redactor.redact(error.message()))
-            })?;
+        let launch = branches::without_delayed_links(plan.launch.reveal());
+        let element = gst::parse::launch_full(&launch, None, flags).map_err(|error| {
+            reason::new(SourceReasonKind::Pipeline, redactor.redact(error.message()))
+        })?;
         let pipeline = match element.downcast::<gst::Pipeline>() {
             Ok(pipeline) => pipeline,
             Err(single) => {
@@ -83,6 +83,7 @@ impl Pipeline {
             }
         };
         branches::prepare(&pipeline, plan)?;
+        branches::link_streams(&pipeline);
         let taps = Taps::watch(&pipeline, Instant::now());
         let (control_tx, control) = mpsc::channel(CONTROL_CAPACITY);
         let streams_known = control_tx.clone();
