@@ -88,9 +88,11 @@ struct Playing {
 impl Playing {
     fn start(plan: &SourcePlan) -> Self {
         let flags = gst::ParseFlags::FATAL_ERRORS;
-        let pipeline = gst::parse::launch_full(plan.launch.reveal(), None, flags).unwrap();
+        let launch = branches::without_delayed_links(plan.launch.reveal());
+        let pipeline = gst::parse::launch_full(&launch, None, flags).unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
         branches::prepare(&pipeline, plan).unwrap();
+        branches::link_streams(&pipeline);
         let (known, streams_known) = mpsc::channel();
         branches::when_streams_are_known(&pipeline, move || {
             let _ = known.send(());
@@ -149,13 +151,14 @@ impl Playing {
             if done(message.as_ref()) {
                 return Ok(());
             }
+            // Known before the error that follows from it, as in the supervisor.
+            if self.streams_known.try_recv().is_ok() {
+                branches::prune(&self.pipeline, &self.plan).map_err(|reason| reason.text)?;
+            }
             if let Some(gst::MessageView::Error(error)) =
                 message.as_ref().map(|message| message.view())
             {
                 return Err(format!("{} ({:?})", error.error(), error.debug()));
-            }
-            if self.streams_known.try_recv().is_ok() {
-                branches::prune(&self.pipeline, &self.plan).map_err(|reason| reason.text)?;
             }
             assert!(Instant::now() < deadline, "no media: {:?}", self.counts);
         }
