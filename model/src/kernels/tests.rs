@@ -329,6 +329,13 @@ fn check_attention(sizes: [usize; 7], causal: bool, bias: usize, seed: u64) {
 }
 
 #[test]
+fn a_query_that_may_see_no_key_gets_zeros() {
+    for queries in [1, 40] {
+        check_attention([1, 1, 1, queries, 1, 1, 1], false, 1, 0);
+    }
+}
+
+#[test]
 fn attention_over_many_blocks_of_keys_is_that_of_one_softmax() {
     for causal in [false, true] {
         check_attention([1, 2, 1, 300, 700, 64, 64], causal, 1, 7);

@@ -72,9 +72,11 @@ fn head<S: Simd>(
         // SAFETY: each task has heads of its own, and a row one place.
         let out = unsafe { out.part(at, a.width()) };
         out.fill(0.0);
-        let factor = if sum > 0.0 { 1.0 / sum } else { 0.0 };
-        for (weight, v) in scores[..seen].iter().zip(a.value_rows(batch, kv_head)) {
-            add(s, out, v, weight * factor);
+        // A row from which every key is hidden has no weights, and stays zero.
+        if sum > 0.0 {
+            for (weight, v) in scores[..seen].iter().zip(a.value_rows(batch, kv_head)) {
+                add(s, out, v, weight / sum);
+            }
         }
     }
 }
