@@ -10,7 +10,6 @@ mod error;
 pub mod fbank;
 pub mod generate;
 pub mod image;
-pub mod kernels;
 pub mod lm;
 mod merge;
 pub mod nn;

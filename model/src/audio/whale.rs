@@ -2,13 +2,13 @@
 //! blocks whose attention sees absolute positions (no relative shift).
 
 use super::Padded;
-use crate::kernels::Activation;
-use crate::kernels::ops::{Conv, can_take};
 use crate::nn::{LayerNorm, Linear, Probe, Weights, attend};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use vita_kernels::Activation;
+use vita_kernels::ops::{Conv, can_take};
 
 /// Norm epsilon; neither config dialect of the release changes it.
 const LAYER_NORM_EPS: f64 = 1e-5;

@@ -1,7 +1,7 @@
 use super::norm::softmax;
-use crate::kernels::ops as kernels;
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
+use vita_kernels::ops as kernels;
 
 /// Full attention: `softmax(scale·q·kᵀ + key_bias)·v`.
 ///

@@ -1,10 +1,10 @@
 use super::Weights;
-use crate::kernels::Activation;
-use crate::kernels::ops::Packed;
 use crate::{Error, Result};
 use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Tensor};
 use std::sync::Arc;
+use vita_kernels::Activation;
+use vita_kernels::ops::Packed;
 
 /// `y = x·Wᵀ + b` with W stored `[out, in]`, dense or quantised.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 use super::Weights;
 use crate::Result;
-use crate::kernels::ops as kernels;
 use candle_core::{DType, Tensor};
 use candle_nn::ops;
+use vita_kernels::ops as kernels;
 
 /// Layer normalisation over the last dimension, computed in f32.
 #[derive(Debug, Clone)]

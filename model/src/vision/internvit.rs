@@ -1,12 +1,12 @@
 //! InternViT (spec 2.5): pre-norm blocks with layer scale, learned positions, no final norm.
 
 use super::position::interpolate_positions;
-use crate::kernels::Activation;
 use crate::nn::{LayerNorm, Linear, Probe, Weights, attend};
 use crate::{Error, Result};
 use candle_core::{DType, IndexOp, Tensor};
 use serde::Deserialize;
 use std::path::Path;
+use vita_kernels::Activation;
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct InternVitConfig {

@@ -1,11 +1,11 @@
 //! Many query rows: tiles of queries against packed blocks of keys.
 
 use super::Attention;
-use crate::kernels::buffer::Aligned;
-use crate::kernels::gemm::{LINE, tile, tile_rows, with_tile_rows};
-use crate::kernels::math;
-use crate::kernels::simd::Simd;
-use crate::kernels::threads::{Disjoint, share, threads};
+use crate::buffer::Aligned;
+use crate::gemm::{LINE, tile, tile_rows, with_tile_rows};
+use crate::math;
+use crate::simd::Simd;
+use crate::threads::{Disjoint, share, threads};
 use std::cell::RefCell;
 
 /// Keys of a block; a multiple of every panel width.

@@ -3,8 +3,8 @@
 
 use std::hint::black_box;
 use std::time::Instant;
-use vita_model::kernels::Level;
-use vita_model::kernels::simd::{Avx2, Avx512, Simd};
+use vita_kernels::Level;
+use vita_kernels::simd::{Avx2, Avx512, Simd};
 
 /// Independent chains: more than latency × units of the CPUs of today.
 const CHAINS: usize = 14;

@@ -1,10 +1,10 @@
 //! Few query rows, as in decoding: every key and value is read once, where it lies.
 
 use super::Attention;
-use crate::kernels::buffer::Aligned;
-use crate::kernels::math;
-use crate::kernels::simd::Simd;
-use crate::kernels::threads::{Disjoint, share};
+use crate::buffer::Aligned;
+use crate::math;
+use crate::simd::Simd;
+use crate::threads::{Disjoint, share};
 use std::cell::RefCell;
 
 struct Scratch {

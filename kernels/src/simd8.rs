@@ -29,7 +29,7 @@ mod x86 {
     // SAFETY, for every block below: a token exists only if its constructor found the features of
     // its level, and the loads check the length of their slice first.
     use super::Simd8;
-    use crate::kernels::simd::{Avx2, Avx512, Simd};
+    use crate::simd::{Avx2, Avx512, Simd};
     use std::arch::x86_64::*;
 
     impl Simd8 for Avx512 {
