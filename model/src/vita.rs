@@ -118,6 +118,7 @@ impl Vita {
                     kind: MediaKind::Image,
                     key: content_key(&pixels.get(i)?)?,
                     vectors: tokens.get(i)?,
+                    transcript: None,
                 })
             })
             .collect()
@@ -134,6 +135,7 @@ impl Vita {
             kind: MediaKind::Audio,
             key: content_key(features)?,
             vectors: self.ears()?.tokens(features)?,
+            transcript: None,
         })
     }
 

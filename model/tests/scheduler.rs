@@ -49,8 +49,12 @@ fn job(prompt: Vec<u32>, max_new_tokens: usize) -> Job {
 }
 
 fn media(key: u64, vectors: Tensor) -> Segment {
-    let kind = MediaKind::Audio;
-    Segment::Media(Media { kind, key, vectors })
+    Segment::Media(Media {
+        kind: MediaKind::Audio,
+        key,
+        vectors,
+        transcript: None,
+    })
 }
 
 /// Everything that came out, by sequence.

@@ -29,6 +29,10 @@ pub struct Media {
     pub key: u64,
     /// `[tokens, hidden]`.
     pub vectors: Tensor,
+    /// What the model's own ears or eyes put into words, for models whose encoders can: the speech
+    /// they read, the names of what they recognised. For people and messages; the language model
+    /// is given the vectors only.
+    pub transcript: Option<String>,
 }
 
 /// A prompt ready to be embedded: ids, and media between them.

@@ -114,6 +114,7 @@ fn content_of(message: &str, tokenizer: &Tokenizer) -> Vec<Content> {
                     kind,
                     key: 0,
                     vectors,
+                    transcript: None,
                 }));
                 rest = after;
                 continue 'parts;
