@@ -5,7 +5,14 @@
 //! no block reaches the threshold for the minimum of silence. Positions are counted in samples since the last
 //! [`UtteranceRule::reset`], and are exact; what time they are is the caller's knowledge.
 
+use std::time::Duration;
+
 use thiserror::Error;
+
+/// Less speech than this is no utterance, here and in the dialogue, unless a setting says otherwise. The paper's demo drops
+/// what is shorter than 1.5 s with the blocks around it, which comes down to two blocks of 256 ms that hold some speech
+/// (spec section 7.2).
+pub const MIN_SPEECH: Duration = Duration::from_millis(250);
 
 /// What makes an utterance. Lengths are in samples.
 #[derive(Clone, Debug, PartialEq)]

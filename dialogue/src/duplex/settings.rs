@@ -3,14 +3,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::state::StateRule;
+use crate::utterance::MIN_SPEECH;
 
 /// Limits and thresholds of a dialogue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     pub state_rule: StateRule,
-    /// Shorter utterances are noise without being judged (1.5 s with padding in the reference demo, where the pre-roll
-    /// and the trailing silence count).
+    /// Shorter utterances are noise without being judged. Counts from start to end, padding included; `vitavad`, whose
+    /// minimum is the same, counts speech alone and is the stricter.
     pub minimum_utterance: Duration,
     /// An answer that runs longer is cut off.
     pub maximum_answer: Duration,
@@ -30,7 +31,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             state_rule: StateRule::default(),
-            minimum_utterance: Duration::from_millis(300),
+            minimum_utterance: MIN_SPEECH,
             maximum_answer: Duration::from_secs(60),
             maximum_judging: Duration::from_secs(30),
             maximum_wait: Duration::from_secs(30),

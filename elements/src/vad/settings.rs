@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use gst::{glib, prelude::*};
-use vita_dialogue::utterance::UtteranceSettings;
+use vita_dialogue::utterance::{MIN_SPEECH, UtteranceSettings};
 use vita_model::vad::{BLOCK_SAMPLES, SAMPLE_RATE};
 
 /// Nanoseconds of a sample: a whole number, so positions and times convert exactly.
@@ -25,8 +25,7 @@ pub(super) struct Settings {
 }
 
 impl Default for Settings {
-    /// The rule's numbers are those of the paper's demo (spec section 7.2). Its minimum utterance, 1.5 s with the
-    /// blocks around it, comes down to two blocks of 256 ms that hold some speech, so to about 250 ms of it.
+    /// The rule's numbers are those of the paper's demo (spec section 7.2).
     fn default() -> Self {
         Self {
             model: None,
@@ -35,7 +34,7 @@ impl Default for Settings {
             min_silence: gst::ClockTime::from_mseconds(500),
             pre_padding: gst::ClockTime::from_mseconds(150),
             post_padding: gst::ClockTime::from_mseconds(100),
-            min_speech: gst::ClockTime::from_mseconds(250),
+            min_speech: gst::ClockTime::from_mseconds(MIN_SPEECH.as_millis() as u64),
             max_utterance: gst::ClockTime::from_seconds(30),
             max_gap: gst::ClockTime::from_mseconds(100),
         }
