@@ -24,6 +24,8 @@ use tokio::time::{sleep, timeout};
 use crate::plan::Retry;
 use crate::run::backoff::Backoff;
 
+pub use vita_engine::models::cache_dir;
+
 /// How long a slow machine may take to replay a big store.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The server of a process that was killed needs a moment to let go of the store.
@@ -350,19 +352,6 @@ pub fn find_program(configured: Option<&Path>) -> Result<PathBuf, Error> {
     };
     let found = tried.iter().find(|program| program.is_file()).cloned();
     found.ok_or(Error::ProgramMissing { tried })
-}
-
-/// The set-up's folder: `VITA_CACHE`, else `vita-stream` in the user's cache folder.
-pub fn cache_dir() -> Option<PathBuf> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("VITA_CACHE").or_else(|| {
-        let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-        base.map(|base| base.join("vita-stream"))
-    })
 }
 
 /// The last lines that the server said, for errors.

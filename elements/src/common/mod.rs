@@ -1,4 +1,6 @@
-//! What several elements share: when a buffer was captured, and the times that an element message carries.
+//! What several elements share: when a buffer was captured, the times that an element message carries, encoded media.
+
+pub mod media;
 
 use gst::prelude::*;
 
