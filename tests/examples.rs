@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use lines::{PATIENCE, Program};
-use vita_messages::kinds::{Source, SourceStatus};
+use vita_messages::kinds::{Delta, Source, SourceStatus};
 use vita_messages::testing::{NatsServer, cache_dir};
 use vita_messages::{Message, Options, Publisher, ServerUrl, SourceName};
 
@@ -63,6 +63,25 @@ fn prints_what_arrives(command: &mut Command) {
         .unwrap();
     let ends_with_up = line.to_lowercase().ends_with("up");
     assert!(line.contains(" door: source is ") && ends_with_up, "{line}");
+    for (generation_id, text) in [(2, "new"), (1, "stale"), (2, "words")] {
+        publisher.publish(&delta(generation_id, text)).unwrap();
+    }
+    for expected in [" door: answer 2... new", " door: answer 2... words"] {
+        let line = program.line();
+        assert!(line.ends_with(expected), "{line}");
+    }
+}
+
+fn delta(generation_id: u64, text: &str) -> Message {
+    let delta = Delta {
+        session_id: 1_764_000_000_000,
+        turn_id: generation_id,
+        generation_id,
+        sequence: 0,
+        text: text.into(),
+        stream_time_ns: 0,
+    };
+    Message::now(&SourceName::new("door").unwrap(), delta)
 }
 
 #[test]

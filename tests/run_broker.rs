@@ -17,7 +17,7 @@ fn digest(body: &Body) -> Option<String> {
         Body::Source(source) => Some(format!("{:?}", source.state)),
         Body::Speech(speech) => Some(format!("{:?} {}", speech.edge, speech.utterance_id)),
         Body::Lost(lost) => Some(format!("{lost:?}")),
-        Body::Frame(_) => None,
+        _ => None,
     }
 }
 

@@ -147,7 +147,14 @@ mod tests {
             "vita.front-door.event.speech"
         );
         assert_eq!(prefix.subject(&door, Kind::Frame), "vita.front-door.frame");
-        assert_eq!(prefix.durable_subjects(), ["vita.*.event.>"]);
+        assert_eq!(
+            prefix.subject(&door, Kind::Answer),
+            "vita.front-door.answer"
+        );
+        assert_eq!(
+            prefix.durable_subjects(),
+            ["vita.*.event.>", "vita.*.answer"]
+        );
         let site = Prefix::new("acme.site-1").unwrap();
         assert_eq!(
             site.subject(&door, Kind::Source),

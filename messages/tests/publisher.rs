@@ -363,7 +363,10 @@ async fn an_existing_stream_keeps_what_its_operator_has_set() {
         .cached_info()
         .config
         .clone();
-    assert_eq!(config.subjects, ["other.>", "vita.*.event.>"]);
+    assert_eq!(
+        config.subjects,
+        ["other.>", "vita.*.event.>", "vita.*.answer"]
+    );
     assert_eq!(config.max_messages_per_subject, 77);
     assert_eq!(config.duplicate_window, Duration::from_secs(600));
 }

@@ -1,6 +1,8 @@
+mod dialogue;
 mod render;
+mod screen;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vita_messages::Message;
 
+use self::screen::Screen;
 use super::broker::BrokerArgs;
 use crate::terminal::plain;
 
@@ -99,11 +102,12 @@ async fn watch(args: &Args) -> anyhow::Result<ExitCode> {
     );
     let mut end = std::pin::pin!(end);
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut screen = Screen::new(io::stdout().is_terminal());
     loop {
         tokio::select! {
             received = messages.next() => {
                 let Some(received) = received else { return Ok(ExitCode::SUCCESS) };
-                match print(args, &received?) {
+                match print(args, &mut screen, &received?) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     printed => printed.context("cannot write to standard output")?,
                 }
@@ -210,14 +214,14 @@ async fn kept(
     Ok(received.boxed())
 }
 
-fn print(args: &Args, received: &Received) -> io::Result<()> {
-    let line = if args.json {
-        json_line(received)
+fn print(args: &Args, screen: &mut Screen, received: &Received) -> io::Result<()> {
+    let text = if args.json {
+        json_line(received) + "\n"
     } else {
-        human_line(received)
+        human_text(screen, received)
     };
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
+    out.write_all(text.as_bytes())?;
     out.flush()
 }
 
@@ -241,15 +245,14 @@ fn json_line(received: &Received) -> String {
     }
 }
 
-fn human_line(received: &Received) -> String {
+fn human_text(screen: &mut Screen, received: &Received) -> String {
     match Message::from_json(&received.payload) {
-        Ok(message) => plain(&render::line(&message)).into_owned(),
-        Err(_) => plain(&format!(
+        Ok(message) => screen.show(&message),
+        Err(_) => screen.line(&format!(
             "{}  {}",
             received.subject,
             String::from_utf8_lossy(&received.payload)
-        ))
-        .into_owned(),
+        )),
     }
 }
 
@@ -287,8 +290,8 @@ mod tests {
     #[test]
     fn a_message_that_is_not_known_is_printed_as_it_is() {
         assert_eq!(
-            human_line(&received("hello\u{1b}[1m")),
-            "vita.door.event.mood  hello\\u{1b}[1m"
+            human_text(&mut Screen::new(true), &received("hello\u{1b}[1m")),
+            "vita.door.event.mood  hello\\u{1b}[1m\n"
         );
     }
 

@@ -1,14 +1,24 @@
 //! One struct a kind of message. A new kind is its struct and one line in the list below: place, schema, AsyncAPI and parsing follow from it.
 
+mod answer;
+mod delta;
 mod frame;
 mod lost;
+mod question;
 mod source;
 mod speech;
+mod turn;
 
+pub use answer::{Answer, CutOff, CutOffReason, Timings, Tokens};
+pub use delta::Delta;
 pub use frame::{Frame, FrameReason};
 pub use lost::{Lost, LostCause};
+pub use question::{Question, QuestionKind, SeenFrame, State, StateProbabilities, Verdict};
 pub use source::{Media, MediaKind, Source, SourceReason, SourceReasonKind, SourceStatus};
 pub use speech::{Speech, SpeechEdge, SpeechEndReason};
+pub use turn::{
+    CancelReason, Cancelled, Interrupted, Noise, NoiseReason, Query, Reset, RolesSwapped, Slot,
+};
 
 /// Where under `<prefix>.<source>` a kind goes, and whether it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +102,22 @@ kinds! {
     Lost = "lost", Event;
     /// A frame was sampled.
     Frame = "frame", Live;
+    /// A question was accepted; its answer begins.
+    Query = "query", Event;
+    /// An utterance was not answered: noise, or not meant for the model.
+    Noise = "noise", Event;
+    /// Words of an answer as they come.
+    Delta = "delta", Live;
+    /// A whole answer, also one that was cut off.
+    Answer = "answer", Kept;
+    /// The running answer was stopped by another question.
+    Interrupted = "interrupted", Event;
+    /// The two sequences of a dialogue changed roles.
+    RolesSwapped = "roles_swapped", Event;
+    /// A question was dropped without an answer.
+    Cancelled = "cancelled", Event;
+    /// The dialogue was emptied.
+    Reset = "reset", Event;
 }
 
 impl Kind {
@@ -150,6 +176,123 @@ pub(crate) mod tests {
                 reason: FrameReason::Rate,
                 kept: 41,
                 keyframe: true,
+            }
+            .into(),
+        ]
+        .into_iter()
+        .chain(dialogue(time))
+        .collect()
+    }
+
+    fn dialogue(time: WallTime) -> Vec<Body> {
+        let question = Question {
+            kind: QuestionKind::Speech,
+            text: Some("what is on the table".into()),
+            utterance_id: Some(7),
+            start_stream_time_ns: 1_200_000_000,
+            end_stream_time_ns: 3_200_000_000,
+            capture_time: Some(time),
+        };
+        let verdict = Verdict {
+            state_probabilities: StateProbabilities {
+                query: 0.75,
+                noise: 0.125,
+                text: 0.0625,
+            },
+            judging_ns: 90_000_000,
+            frames: vec![SeenFrame {
+                stream_time_ns: 3_000_000_000,
+                capture_time: Some(time),
+                repeat: 4,
+            }],
+            staleness_ns: Some(200_000_000),
+        };
+        let (session_id, turn_id, generation_id) = (1_764_000_000_000, 5, 3);
+        let stream_time_ns = 3_300_000_000;
+        vec![
+            Query {
+                session_id,
+                turn_id,
+                generation_id,
+                question: question.clone(),
+                state: State::Query,
+                verdict: verdict.clone(),
+                stream_time_ns,
+            }
+            .into(),
+            Noise {
+                session_id,
+                turn_id,
+                question: question.clone(),
+                reason: NoiseReason::Judged,
+                verdict: Some(verdict.clone()),
+                stream_time_ns,
+            }
+            .into(),
+            Delta {
+                session_id,
+                turn_id,
+                generation_id,
+                sequence: 0,
+                text: "A cup".into(),
+                stream_time_ns,
+            }
+            .into(),
+            Answer {
+                session_id,
+                turn_id,
+                generation_id,
+                question: question.clone(),
+                state: State::Query,
+                verdict,
+                text: "A cup".into(),
+                cut_off: Some(CutOff {
+                    reason: CutOffReason::Interrupted,
+                    by_turn_id: Some(6),
+                    text: Some("by another".into()),
+                }),
+                timings: Timings {
+                    first_token_ns: Some(110_000_000),
+                    token_ns: Some(20_000_000),
+                    generation_ns: 60_000_000,
+                },
+                tokens: Tokens {
+                    answer: 2,
+                    prompt: 300,
+                    cached: 250,
+                },
+                model: Some("nano".into()),
+                stream_time_ns,
+            }
+            .into(),
+            Interrupted {
+                session_id,
+                turn_id,
+                generation_id,
+                by_turn_id: 6,
+                stream_time_ns,
+            }
+            .into(),
+            RolesSwapped {
+                session_id,
+                turn_id: 6,
+                generation_id: 4,
+                speaking: Slot::B,
+                stream_time_ns,
+            }
+            .into(),
+            Cancelled {
+                session_id,
+                turn_id,
+                question,
+                reason: CancelReason::Failed,
+                text: Some("the prompt is too long".into()),
+                stream_time_ns,
+            }
+            .into(),
+            Reset {
+                session_id,
+                stream_time_ns,
             }
             .into(),
         ]

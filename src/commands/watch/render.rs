@@ -7,14 +7,21 @@ use time::macros::format_description;
 use vita_messages::kinds::{Frame, Lost, Media, Source, SourceStatus, Speech, SpeechEdge};
 use vita_messages::{Body, Message};
 
+use super::dialogue::{answer_line, cancelled_line, noise_line, one_line, query_line};
+
 const TIME: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]Z");
 
 pub fn line(message: &Message) -> String {
+    with_time(message, &body(&message.body))
+}
+
+/// The text behind the message's time and source.
+pub fn with_time(message: &Message, text: &str) -> String {
     let time = time::OffsetDateTime::from(message.time)
         .format(TIME)
         .unwrap_or_default();
-    format!("{time}  {}  {}", message.source, body(&message.body))
+    format!("{time}  {}  {text}", message.source)
 }
 
 fn body(body: &Body) -> String {
@@ -23,6 +30,25 @@ fn body(body: &Body) -> String {
         Body::Source(source) => source_line(source),
         Body::Lost(lost) => lost_line(lost),
         Body::Frame(frame) => frame_line(frame),
+        Body::Query(query) => query_line(query),
+        Body::Noise(noise) => noise_line(noise),
+        Body::Delta(delta) => format!(
+            "words {}.{}: {}",
+            delta.generation_id,
+            delta.sequence,
+            one_line(&delta.text)
+        ),
+        Body::Answer(answer) => answer_line(answer, false),
+        Body::Interrupted(interrupted) => format!(
+            "answer {} is interrupted by question {}",
+            interrupted.generation_id, interrupted.by_turn_id
+        ),
+        Body::RolesSwapped(swapped) => format!(
+            "the roles swap: {} speaks",
+            word(&swapped.speaking).to_uppercase()
+        ),
+        Body::Cancelled(cancelled) => cancelled_line(cancelled),
+        Body::Reset(_) => "the dialogue begins anew".to_owned(),
     }
 }
 
@@ -110,12 +136,12 @@ fn frame_line(frame: &Frame) -> String {
 }
 
 /// To the millisecond.
-fn seconds(ns: u64) -> String {
+pub fn seconds(ns: u64) -> String {
     format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1000)
 }
 
 /// The word that stands for it in JSON, with spaces.
-fn word(value: &impl serde::Serialize) -> String {
+pub fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word.replace('_', " "),
         _ => String::new(),
@@ -125,7 +151,10 @@ fn word(value: &impl serde::Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use vita_messages::kinds::{
-        FrameReason, LostCause, MediaKind, SourceReason, SourceReasonKind, SpeechEndReason,
+        Answer, CancelReason, Cancelled, CutOff, CutOffReason, FrameReason, Interrupted, LostCause,
+        MediaKind, Noise, NoiseReason, Query, Question, QuestionKind, RolesSwapped, SeenFrame,
+        Slot, SourceReason, SourceReasonKind, SpeechEndReason, State, StateProbabilities, Timings,
+        Tokens, Verdict,
     };
     use vita_messages::{SourceName, WallTime};
 
@@ -229,5 +258,113 @@ mod tests {
             keyframe: true,
         };
         assert_line(frame, "key frame 3 at 1.000 s (on demand)");
+    }
+
+    #[test]
+    fn questions_and_answers_have_their_lines() {
+        let spoken = Question {
+            kind: QuestionKind::Speech,
+            text: Some("what is\nthat".into()),
+            utterance_id: Some(7),
+            start_stream_time_ns: 1_000_000_000,
+            end_stream_time_ns: 2_500_000_000,
+            capture_time: None,
+        };
+        let frame = SeenFrame {
+            stream_time_ns: 2_000_000_000,
+            capture_time: None,
+            repeat: 1,
+        };
+        let verdict = Verdict {
+            state_probabilities: StateProbabilities {
+                query: 0.875,
+                noise: 0.125,
+                text: 0.0,
+            },
+            judging_ns: 0,
+            frames: vec![frame; 4],
+            staleness_ns: Some(500_000_000),
+        };
+        let query = Query {
+            session_id: 1,
+            turn_id: 5,
+            generation_id: 3,
+            question: spoken.clone(),
+            state: State::Query,
+            verdict: verdict.clone(),
+            stream_time_ns: 0,
+        };
+        assert_line(
+            query,
+            "question 5: speech “what is that” from 1.000 s to 2.500 s (query 0.88, noise 0.12, text 0.00)",
+        );
+        let noise = Noise {
+            session_id: 1,
+            turn_id: 5,
+            question: Question {
+                text: None,
+                ..spoken.clone()
+            },
+            reason: NoiseReason::TooShort,
+            verdict: None,
+            stream_time_ns: 0,
+        };
+        assert_line(
+            noise,
+            "not answered: speech from 1.000 s to 2.500 s (too short)",
+        );
+        let answer = Answer {
+            session_id: 1,
+            turn_id: 5,
+            generation_id: 3,
+            question: spoken.clone(),
+            state: State::Query,
+            verdict,
+            text: "A cup".into(),
+            cut_off: Some(CutOff {
+                reason: CutOffReason::Interrupted,
+                by_turn_id: Some(6),
+                text: None,
+            }),
+            timings: Timings {
+                first_token_ns: Some(300_000_000),
+                ..Timings::default()
+            },
+            tokens: Tokens {
+                answer: 2,
+                ..Tokens::default()
+            },
+            model: None,
+            stream_time_ns: 0,
+        };
+        assert_line(
+            answer,
+            "answer 3: A cup (cut off: interrupted by question 6, first words after 0.300 s, 2 tokens, 4 frames, the newest 0.500 s old)",
+        );
+        let interrupted = Interrupted {
+            session_id: 1,
+            turn_id: 5,
+            generation_id: 3,
+            by_turn_id: 6,
+            stream_time_ns: 0,
+        };
+        assert_line(interrupted, "answer 3 is interrupted by question 6");
+        let swapped = RolesSwapped {
+            session_id: 1,
+            turn_id: 6,
+            generation_id: 4,
+            speaking: Slot::B,
+            stream_time_ns: 0,
+        };
+        assert_line(swapped, "the roles swap: B speaks");
+        let cancelled = Cancelled {
+            session_id: 1,
+            turn_id: 5,
+            question: spoken,
+            reason: CancelReason::Failed,
+            text: Some("too long".into()),
+            stream_time_ns: 0,
+        };
+        assert_line(cancelled, "question 5 dropped: failed (too long)");
     }
 }
