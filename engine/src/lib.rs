@@ -2,4 +2,5 @@
 //!
 //! Knows nothing of GStreamer, tokio or NATS.
 
+pub mod encode;
 pub mod models;

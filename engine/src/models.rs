@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use crate::encode::Encoder;
 use candle_core::{DType, Device};
 use vita_model::{LoadOptions, Progress, Vita};
 
@@ -218,6 +219,7 @@ pub fn folder(name_or_path: &str) -> Result<PathBuf, Error> {
 pub struct Model {
     spec: ModelSpec,
     vita: Arc<Vita>,
+    encoder: Encoder,
 }
 
 impl Model {
@@ -228,9 +230,11 @@ impl Model {
             progress,
         };
         let vita = Vita::load(&spec.path, &options).map_err(|e| Error::Load(Arc::new(e)))?;
+        let vita = Arc::new(vita);
         Ok(Self {
             spec: spec.clone(),
-            vita: Arc::new(vita),
+            encoder: Encoder::new(vita.clone()),
+            vita,
         })
     }
 
@@ -241,6 +245,11 @@ impl Model {
 
     pub fn vita(&self) -> &Arc<Vita> {
         &self.vita
+    }
+
+    /// The encoding queue of all who use this model.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
     }
 }
 

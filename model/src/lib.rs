@@ -26,4 +26,4 @@ pub mod wav;
 
 pub use error::{Error, ErrorKind, Result};
 pub use merge::embed_prompt;
-pub use vita::{GenerateOptions, LoadOptions, Progress, Vita};
+pub use vita::{GenerateOptions, LoadOptions, Progress, Vita, content_key};

@@ -174,8 +174,8 @@ impl Vita {
     }
 }
 
-/// A hash of a tensor's values and shape.
-fn content_key(content: &Tensor) -> Result<u64> {
+/// A hash of a tensor's values and shape: the [`Media::key`] of prepared pixels `[3, height, width]` or of features.
+pub fn content_key(content: &Tensor) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     content.dims().hash(&mut hasher);
     let values = content

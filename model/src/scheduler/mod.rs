@@ -5,7 +5,6 @@
 //! in which they came, as far as the memory budget goes; what they remembered stays for prompts that begin alike.
 //! A scheduler belongs to one thread; between two steps sequences can be submitted, resumed and cancelled.
 
-mod media;
 mod prefix;
 mod prompt;
 mod sequence;
@@ -14,7 +13,6 @@ mod step;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use media::MediaCache;
 pub use sequence::{Job, Output, SequenceId};
 
 use crate::lm::LanguageModel;

@@ -1,0 +1,176 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Tensor;
+use image::RgbImage;
+use vita_model::prompt::{Media, MediaKind};
+use vita_model::{Vita, content_key};
+
+use super::cache::MediaCache;
+use super::queue::Work;
+use super::{Answer, Encoded, Error, FrameJob, Load, Shared, Stats, UtteranceJob};
+use crate::models::panic_text;
+
+/// The thread that encodes.
+pub(super) struct Worker {
+    vita: Arc<Vita>,
+    shared: Arc<Shared>,
+    cache: MediaCache,
+}
+
+/// Frames of the same content that is to be encoded.
+struct Group {
+    key: u64,
+    /// `[1, 3, side, side]`.
+    pixels: Tensor,
+    answers: Vec<Answer>,
+}
+
+impl Worker {
+    pub fn new(vita: Arc<Vita>, shared: Arc<Shared>, cache_bytes: usize) -> Self {
+        Self {
+            vita,
+            shared,
+            cache: MediaCache::new(cache_bytes),
+        }
+    }
+
+    pub fn run(mut self) {
+        while let Some(work) = self.shared.wait_for_work() {
+            match work {
+                Work::Utterance(job) => self.utterance(job),
+                Work::Frames(jobs) => self.frames(jobs),
+            }
+        }
+    }
+
+    fn utterance(&mut self, job: UtteranceJob) {
+        let started = Instant::now();
+        let features = job.features;
+        let prepared = caught(|| {
+            let features = features()?;
+            Ok((content_key(&features)?, features))
+        });
+        let encoded = prepared.and_then(|(key, features)| {
+            if let Some(media) = self.cache.get(MediaKind::Audio, key) {
+                return Ok((media, 0));
+            }
+            let media = caught(|| self.vita.hear_frames(&features))?;
+            self.cache.insert(media.clone());
+            self.count(|stats| stats.utterances += 1);
+            Ok((media, 1))
+        });
+        self.answer(job.answer, encoded, started);
+    }
+
+    fn frames(&mut self, jobs: Vec<FrameJob>) {
+        let started = Instant::now();
+        let mut groups = Vec::<Group>::new();
+        for FrameJob { picture, answer } in jobs {
+            let (key, pixels) = match self.prepare(picture) {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    self.answer(answer, Err(error), started);
+                    continue;
+                }
+            };
+            if let Some(media) = self.cache.get(MediaKind::Image, key) {
+                self.answer(answer, Ok((media, 0)), started);
+            } else if let Some(same) = groups.iter_mut().find(|group| group.key == key) {
+                same.answers.push(answer);
+            } else {
+                groups.push(Group {
+                    key,
+                    pixels,
+                    answers: vec![answer],
+                });
+            }
+        }
+        let pixels: Vec<_> = groups.iter().map(|group| group.pixels.clone()).collect();
+        for (group, media) in groups.into_iter().zip(self.see(&pixels)) {
+            // the first of several equal frames is the one that was encoded
+            let batches = [pixels.len()].into_iter().chain(std::iter::repeat(0));
+            for (answer, batch) in group.answers.into_iter().zip(batches) {
+                let media = media.clone().map(|media| (media, batch));
+                self.answer(answer, media, started);
+            }
+        }
+    }
+
+    fn prepare(&self, picture: Load<RgbImage>) -> Result<(u64, Tensor), Error> {
+        caught(|| {
+            let pixels = self.vita.eyes()?.frames(&[picture()?])?;
+            Ok((content_key(&pixels.get(0)?)?, pixels))
+        })
+    }
+
+    /// All in one run of the model; if that fails, one by one, so that each fails for itself.
+    fn see(&mut self, pixels: &[Tensor]) -> Vec<Result<Media, Error>> {
+        if pixels.is_empty() {
+            return Vec::new();
+        }
+        let media: Vec<_> = match self.see_batch(pixels) {
+            Ok(media) => media.into_iter().map(Ok).collect(),
+            Err(error) if pixels.len() == 1 => vec![Err(error)],
+            Err(_) => pixels
+                .chunks(1)
+                .map(|one| self.see_batch(one).and_then(only))
+                .collect(),
+        };
+        for media in media.iter().flatten() {
+            self.cache.insert(media.clone());
+        }
+        media
+    }
+
+    fn see_batch(&self, pixels: &[Tensor]) -> Result<Vec<Media>, Error> {
+        let media = caught(|| {
+            let mut media = self.vita.see_pixels(&Tensor::cat(pixels, 0)?)?;
+            for medium in &mut media {
+                // of its own, or one frame would keep all of its batch in memory
+                medium.vectors = medium.vectors.force_contiguous()?;
+            }
+            Ok(media)
+        })?;
+        self.count(|stats| {
+            stats.batches += 1;
+            stats.frames += pixels.len() as u64;
+        });
+        Ok(media)
+    }
+
+    fn answer(&self, answer: Answer, encoded: Result<(Media, usize), Error>, started: Instant) {
+        self.count(|stats| match &encoded {
+            Ok((_, 0)) => stats.cached += 1,
+            Ok(_) => (),
+            Err(_) => stats.failed += 1,
+        });
+        let encoded = encoded.map(|(media, batch)| Encoded {
+            media,
+            time: started.elapsed(),
+            batch,
+        });
+        let answered = catch_unwind(AssertUnwindSafe(|| answer(encoded)));
+        if let Err(panic) = answered {
+            tracing::error!(reason = panic_text(&*panic), "an encoder's client panicked");
+        }
+    }
+
+    fn count(&self, add: impl FnOnce(&mut Stats)) {
+        add(&mut self.shared.lock().stats);
+    }
+}
+
+fn only(media: Vec<Media>) -> Result<Media, Error> {
+    let none = || vita_model::Error::Input("the vision part gave no medium for a frame".into());
+    media.into_iter().next().ok_or_else(|| none().into())
+}
+
+/// The model is immutable, and a job's own data is dropped with it: a panic leaves nothing half done.
+fn caught<T>(work: impl FnOnce() -> vita_model::Result<T>) -> Result<T, Error> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => Ok(done?),
+        Err(panic) => Err(Error::Panicked(panic_text(&*panic))),
+    }
+}
