@@ -4,7 +4,7 @@ mod load;
 
 pub use load::{LoadOptions, Progress};
 
-use crate::audio::Ears;
+use crate::audio::{Ears, Utterance};
 use crate::generate::{Answer, Delta, Writer, generate};
 use crate::lm::LanguageModel;
 use crate::merge::embed_prompt;
@@ -111,14 +111,14 @@ impl Vita {
 
     /// Prepared pixels `[n, 3, height, width]`: n media.
     pub fn see_pixels(&self, pixels: &Tensor) -> Result<Vec<Media>> {
-        let tokens = self.eyes()?.tokens(pixels)?;
-        (0..tokens.dim(0)?)
-            .map(|i| {
+        let pictures = self.eyes()?.encode(pixels)?.into_iter().enumerate();
+        pictures
+            .map(|(i, picture)| {
                 Ok(Media {
                     kind: MediaKind::Image,
                     key: content_key(&pixels.get(i)?)?,
-                    vectors: tokens.get(i)?,
-                    transcript: None,
+                    vectors: picture.vectors,
+                    transcript: picture.names,
                 })
             })
             .collect()
@@ -131,11 +131,15 @@ impl Vita {
 
     /// An utterance as the features `[frames, bins]` that the encoder listens to.
     pub fn hear_frames(&self, features: &Tensor) -> Result<Media> {
+        let Utterance {
+            vectors,
+            transcript,
+        } = self.ears()?.encode(features)?;
         Ok(Media {
             kind: MediaKind::Audio,
             key: content_key(features)?,
-            vectors: self.ears()?.tokens(features)?,
-            transcript: None,
+            vectors,
+            transcript,
         })
     }
 

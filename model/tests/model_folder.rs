@@ -36,7 +36,7 @@ encoder = "whisper"
 config = { d-model = 16, encoder-attention-heads = 2, encoder-ffn-dim = 32, encoder-layers = 1 }
 weights = { file = "parts.safetensors", prefix = "ear" }
 tail-silence-ms = 100
-connector = { stack = 4, hidden = 24, groups = 3 }
+connector = { kind = "stacked", stack = 4, hidden = 24, groups = 3 }
 connector-weights = { file = "parts.safetensors", prefix = "ear-connector" }
 
 [state-tokens]

@@ -6,9 +6,11 @@ pub mod whale;
 pub mod whisper;
 
 pub use adapter::{AdapterConfig, AudioAdapter};
-pub use ears::{AudioEncoder, Ears};
+pub use ears::{AudioEncoder, Ears, Transcribing, Utterance};
 pub use whale::{Whale, WhaleConfig};
-pub use whisper::{Whisper, WhisperConfig};
+pub use whisper::{
+    DecoderConfig, DecoderState, Transcriber, Transcript, Whisper, WhisperConfig, WhisperDecoder,
+};
 
 use candle_core::Tensor;
 

@@ -109,6 +109,7 @@ impl Inspection {
         if let Some(AudioPart::Whisper {
             weights,
             connector_weights,
+            decoder,
             ..
         }) = &manifest.audio
         {
@@ -116,6 +117,7 @@ impl Inspection {
                 ("audio encoder", weights),
                 ("audio connector", connector_weights),
             ]);
+            files.extend(decoder.iter().map(|d| ("audio decoder", &d.weights)));
         }
         files.extend(
             manifest

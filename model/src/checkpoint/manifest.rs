@@ -1,8 +1,9 @@
 //! `vita.toml`: which parts a model folder has, in which files, and how they are joined.
 
-use crate::audio::WhisperConfig;
-use crate::connector::{PooledConfig, StackedConfig};
+use crate::audio::{DecoderConfig, WhisperConfig};
+use crate::connector::{PooledConfig, StackedConfig, TranscriptConfig};
 use crate::prompt::{StateNames, Template};
+use crate::vision::NamesConfig;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,9 @@ pub enum VisionPart {
         weights: File,
         connector: PooledConfig,
         connector_weights: File,
+        /// Names of the classifier's best classes, in front of the connector's vectors. The classifier is
+        /// `_fc` among `weights`.
+        names: Option<NamesConfig>,
     },
     /// With VITA's connector.
     #[serde(rename = "internvit")]
@@ -86,9 +90,37 @@ pub enum AudioPart {
         weights: File,
         /// Silence put behind an utterance.
         tail_silence_ms: u32,
-        connector: StackedConfig,
+        connector: AudioConnector,
         connector_weights: File,
+        /// For the connector of kind `transcript`.
+        decoder: Option<DecoderPart>,
     },
+}
+
+/// How an utterance becomes vectors.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum AudioConnector {
+    /// Neighbouring steps of the encoder side by side, through an MLP.
+    Stacked(StackedConfig),
+    /// The decoder's words beside a few pooled vectors.
+    Transcript(TranscriptConfig),
+}
+
+/// Whisper's decoder, which reads what was heard.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DecoderPart {
+    pub config: DecoderConfig,
+    pub weights: File,
+    /// Whisper's own `tokenizer.json`.
+    pub tokenizer: String,
+    /// Tokens that are never written, beside the special ones.
+    #[serde(default)]
+    pub suppress: Vec<u32>,
+    /// Tokens that no text begins with.
+    #[serde(default)]
+    pub suppress_first: Vec<u32>,
 }
 
 /// Longest silence that a manifest may ask for.
@@ -119,55 +151,103 @@ impl Manifest {
 
     fn validate(&self, path: &Path) -> Result<()> {
         super::check_max_length(path, "max-length", self.max_length)?;
-        if let Some(VisionPart::EfficientNetLite0 { connector, .. }) = &self.vision {
-            let sizes = [
-                ("connector.grid", connector.grid),
-                ("connector.hidden", connector.hidden),
-            ];
-            super::check_sizes(path, &sizes)?;
-            if connector.grid > 16 {
-                return Err(Error::config(
-                    path,
-                    "connector.grid",
-                    "at most 16",
-                    connector.grid,
-                ));
-            }
+        if let Some(vision) = &self.vision {
+            vision.validate(path)?;
         }
-        if let Some(AudioPart::Whisper {
+        match &self.audio {
+            Some(audio) => audio.validate(path),
+            None => Ok(()),
+        }
+    }
+}
+
+impl VisionPart {
+    fn validate(&self, path: &Path) -> Result<()> {
+        let Self::EfficientNetLite0 {
+            connector, names, ..
+        } = self
+        else {
+            return Ok(());
+        };
+        let sizes = [
+            ("connector.grid", connector.grid),
+            ("connector.hidden", connector.hidden),
+        ];
+        super::check_sizes(path, &sizes)?;
+        if connector.grid > 16 {
+            let found = connector.grid;
+            return Err(Error::config(path, "connector.grid", "at most 16", found));
+        }
+        names.as_ref().map_or(Ok(()), |names| names.validate(path))
+    }
+}
+
+impl AudioPart {
+    fn validate(&self, path: &Path) -> Result<()> {
+        let Self::Whisper {
             config,
             connector,
             tail_silence_ms,
+            decoder,
             ..
-        }) = &self.audio
-        {
-            config.validate(path)?;
-            let sizes = [
-                ("connector.stack", connector.stack),
-                ("connector.hidden", connector.hidden),
-                ("connector.groups", connector.groups),
-            ];
-            super::check_sizes(path, &sizes)?;
-            if !connector.hidden.is_multiple_of(connector.groups) || connector.stack > 64 {
-                let expected = "groups that divide hidden, and a stack of at most 64";
-                return Err(Error::config(
-                    path,
-                    "connector",
-                    expected,
-                    format!("{connector:?}"),
-                ));
+        } = self;
+        config.validate(path)?;
+        connector.validate(path)?;
+        if *tail_silence_ms > MAX_TAIL_MS {
+            let expected = format!("at most {MAX_TAIL_MS}");
+            return Err(Error::config(
+                path,
+                "tail-silence-ms",
+                expected,
+                tail_silence_ms,
+            ));
+        }
+        match (connector, decoder) {
+            (AudioConnector::Transcript(_), None) => {
+                let expected = "a decoder, whose words the connector of kind transcript takes";
+                Err(Error::config(path, "audio.decoder", expected, "none"))
             }
-            if *tail_silence_ms > MAX_TAIL_MS {
-                let expected = format!("at most {MAX_TAIL_MS}");
-                return Err(Error::config(
-                    path,
-                    "tail-silence-ms",
-                    expected,
-                    tail_silence_ms,
-                ));
+            (_, Some(decoder)) => decoder.config.validate(path, config.d_model),
+            (AudioConnector::Stacked(_), None) => Ok(()),
+        }
+    }
+}
+
+/// Most vectors of how an utterance sounded.
+const MAX_POOLED: usize = 64;
+
+impl AudioConnector {
+    fn validate(&self, path: &Path) -> Result<()> {
+        let wrong = |expected: &str| {
+            let found = format!("{self:?}");
+            Err(Error::config(path, "connector", expected, found))
+        };
+        match self {
+            Self::Stacked(connector) => {
+                let sizes = [
+                    ("connector.stack", connector.stack),
+                    ("connector.hidden", connector.hidden),
+                    ("connector.groups", connector.groups),
+                ];
+                super::check_sizes(path, &sizes)?;
+                let fits = connector.hidden.is_multiple_of(connector.groups);
+                match fits && connector.stack <= 64 {
+                    true => Ok(()),
+                    false => wrong("groups that divide hidden, and a stack of at most 64"),
+                }
+            }
+            Self::Transcript(connector) => {
+                let sizes = [
+                    ("connector.pooled", connector.pooled),
+                    ("connector.hidden", connector.hidden),
+                ];
+                super::check_sizes(path, &sizes)?;
+                match connector.pooled <= MAX_POOLED {
+                    true => Ok(()),
+                    false => wrong("at most 64 pooled vectors"),
+                }
             }
         }
-        Ok(())
     }
 }
 

@@ -3,20 +3,25 @@
 mod bytes;
 mod cmvn;
 mod config;
+mod ctranslate2;
+mod cursor;
 mod demo;
 mod files;
 mod gguf;
 mod inspect;
 pub mod manifest;
+mod pth;
 mod shards;
 mod train_yaml;
 mod training;
 
 pub use cmvn::load_cmvn;
 pub use config::{Layout, ModelConfig};
+pub use ctranslate2::CTranslate2;
 pub use files::{QUANTISED_FILE, WeightFiles, open_weights};
 pub use gguf::{Gguf, GgufFile};
 pub use inspect::{Inspection, PRECISIONS, PartInfo};
+pub use pth::TorchFile;
 pub use shards::{Shards, TensorInfo};
 
 use crate::{Error, Result};

@@ -1,9 +1,11 @@
 //! Connector for convolutional vision encoders: the feature map, pooled to a small grid, through an MLP.
 
+use super::Start;
 use crate::Result;
 use crate::nn::{LayerNorm, Linear, Weights};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
+use std::collections::HashMap;
 
 const NORM_EPS: f64 = 1e-5;
 
@@ -34,6 +36,23 @@ impl PooledConnector {
             fc2: Linear::new(config.hidden, outputs, &w.pp("fc2"))?,
             grid: config.grid,
         })
+    }
+
+    /// Weights to begin training with: its vectors are zeros.
+    pub fn initial(
+        config: &PooledConfig,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<HashMap<String, Tensor>> {
+        let hidden = config.hidden;
+        super::initial(&[
+            ("norm.weight", &[inputs], Start::Ones),
+            ("norm.bias", &[inputs], Start::Zeros),
+            ("fc1.weight", &[hidden, inputs], Start::Random),
+            ("fc1.bias", &[hidden], Start::Zeros),
+            ("fc2.weight", &[outputs, hidden], Start::Zeros),
+            ("fc2.bias", &[outputs], Start::Zeros),
+        ])
     }
 
     /// `[n, rows, columns, inputs]` → `[n, grid², outputs]`.

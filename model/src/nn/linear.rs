@@ -1,7 +1,7 @@
 use super::Weights;
 use crate::{Error, Result};
 use candle_core::quantized::QMatMul;
-use candle_core::{DType, Module, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
 use std::sync::Arc;
 use vita_kernels::Activation;
 use vita_kernels::ops::Packed;
@@ -74,6 +74,30 @@ impl Linear {
 
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// Rows `[ids, in]` of the weight, f32: a head that is also a table of embeddings.
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.outputs) {
+            return Err(Error::Input(format!("row {id} of {}", self.outputs)));
+        }
+        match &self.weight {
+            Weight::Packed(packed) => {
+                let width = packed.k();
+                let mut values = vec![0.0; ids.len() * width];
+                for (row, &id) in values.chunks_exact_mut(width).zip(ids) {
+                    packed.row(id as usize, row);
+                }
+                Ok(Tensor::from_vec(values, (ids.len(), width), &Device::Cpu)?)
+            }
+            Weight::Dense(weight) => {
+                let ids = Tensor::new(ids, weight.device())?;
+                Ok(weight.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+            }
+            Weight::Quantised(_) => Err(Error::Input(
+                "rows of a quantised weight that is not packed".into(),
+            )),
+        }
     }
 
     /// `[.., in]` → `[.., out]`, in the type of `xs`: weights stored in 16 bits are widened as they are used.

@@ -1,17 +1,24 @@
 //! From a folder to a model.
 
 use super::Vita;
-use crate::audio::{AudioAdapter, AudioEncoder, Ears, Whale, Whisper};
-use crate::checkpoint::manifest::{self, AudioPart, File, Manifest, VisionPart};
+use crate::audio::{
+    AudioAdapter, AudioEncoder, Ears, Transcriber, Transcribing, Whale, Whisper, WhisperConfig,
+    WhisperDecoder,
+};
+use crate::checkpoint::manifest::{
+    self, AudioConnector, AudioPart, DecoderPart, File, Manifest, VisionPart,
+};
 use crate::checkpoint::{Gguf, ModelConfig, Shards, WeightFiles, load_cmvn, open_weights};
-use crate::connector::{MlpProjector, PooledConnector, StackedConnector};
+use crate::connector::{
+    MlpProjector, PooledConnector, StackedConnector, TranscriptConnector, Words,
+};
 use crate::fbank::Fbank;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
 use crate::lm::{LanguageModel, LmConfig};
 use crate::nn::{Source, Watched, Weights};
 use crate::prompt::{Template, Tokenizer};
 use crate::vision::{
-    EfficientNetLite0, Eyes, InternVit, InternVitConfig, VisionEncoder, efficientnet,
+    ClassNames, EfficientNetLite0, Eyes, InternVit, InternVitConfig, VisionEncoder, efficientnet,
 };
 use crate::{Error, Result};
 use candle_core::{DType, Device};
@@ -130,21 +137,22 @@ fn checkpoint_ears(config: &ModelConfig, w: &Weights) -> Result<Ears> {
 fn load_manifest(folder: &Path, options: &LoadOptions) -> Result<Vita> {
     let manifest = Manifest::load(folder)?;
     let (lm, tokenizer) = load_language(folder, &manifest, options)?;
-    let hidden = lm.config().hidden_size;
+    let (lm, tokenizer) = (Arc::new(lm), Arc::new(tokenizer));
+    let words = Words::new(lm.clone(), tokenizer.clone());
     let vision = manifest.vision.as_ref();
     let audio = manifest.audio.as_ref();
     Ok(Vita {
         eyes: vision
-            .map(|part| manifest_eyes(folder, part, hidden, options))
+            .map(|part| manifest_eyes(folder, part, &words, options))
             .transpose()?,
         ears: audio
-            .map(|part| manifest_ears(folder, part, hidden, options))
+            .map(|part| manifest_ears(folder, part, &words, options))
             .transpose()?,
         states: tokenizer.state_tokens_named(&manifest.state_tokens)?,
         stop_ids: manifest.template.stop_ids(&tokenizer)?,
         max_length: lm.max_length(),
-        lm: Arc::new(lm),
-        tokenizer: Arc::new(tokenizer),
+        lm,
+        tokenizer,
         template: manifest.template,
     })
 }
@@ -225,9 +233,10 @@ fn part_weights(folder: &Path, file: &File, options: &LoadOptions) -> Result<Wei
 fn manifest_eyes(
     folder: &Path,
     part: &VisionPart,
-    hidden: usize,
+    words: &Words,
     options: &LoadOptions,
 ) -> Result<Eyes> {
+    let hidden = words.hidden();
     let one_tile = TilingRule {
         max_tiles: 1,
         ..TilingRule::default()
@@ -237,13 +246,21 @@ fn manifest_eyes(
             weights,
             connector,
             connector_weights,
+            names,
         } => {
             let w = part_weights(folder, weights, options)?;
             let w_connector = part_weights(folder, connector_weights, options)?;
             let inputs = efficientnet::FEATURES;
+            let names = names.as_ref().map(|names| -> Result<_> {
+                let path = manifest::inside(folder, &names.file)?;
+                let text = String::from_utf8_lossy(&crate::error::read_file(&path)?).into_owned();
+                let names = ClassNames::new(names, (&path, &text), inputs, &w.pp("_fc"))?;
+                Ok((names, words.clone()))
+            });
             let encoder = VisionEncoder::EfficientNet {
                 network: EfficientNetLite0::new(&w)?,
                 connector: PooledConnector::new(connector, inputs, hidden, &w_connector)?,
+                names: names.transpose()?,
             };
             let (mean, std) = (efficientnet::MEAN, efficientnet::STD);
             let processor = ImageProcessor::new(efficientnet::PICTURE_SIDE as u32, mean, std)
@@ -284,7 +301,7 @@ fn manifest_eyes(
 fn manifest_ears(
     folder: &Path,
     part: &AudioPart,
-    hidden: usize,
+    words: &Words,
     options: &LoadOptions,
 ) -> Result<Ears> {
     let AudioPart::Whisper {
@@ -293,19 +310,50 @@ fn manifest_ears(
         tail_silence_ms,
         connector,
         connector_weights,
+        decoder,
     } = part;
-    let w = part_weights(folder, weights, options)?;
+    let encoder = Whisper::new(config, &part_weights(folder, weights, options)?)?;
     let w_connector = part_weights(folder, connector_weights, options)?;
+    let (width, hidden) = (config.d_model, words.hidden());
     let fbank = Fbank::whisper();
-    Ok(Ears {
-        encoder: AudioEncoder::Whisper {
-            encoder: Whisper::new(config, &w)?,
-            connector: StackedConnector::new(connector, config.d_model, hidden, &w_connector)?,
+    let encoder = match (connector, decoder) {
+        (AudioConnector::Stacked(connector), _) => AudioEncoder::Whisper {
+            encoder,
+            connector: StackedConnector::new(connector, width, hidden, &w_connector)?,
         },
+        (AudioConnector::Transcript(connector), Some(decoder)) => {
+            let [begin, end] = &connector.markers;
+            AudioEncoder::Transcribing(Box::new(Transcribing {
+                encoder,
+                transcriber: transcriber(folder, config, decoder, options)?,
+                connector: TranscriptConnector::new(connector, width, hidden, &w_connector)?,
+                markers: [words.marker(begin)?, words.marker(end)?],
+                words: words.clone(),
+            }))
+        }
+        (AudioConnector::Transcript(_), None) => {
+            let path = folder.join(manifest::FILE_NAME);
+            return Err(Error::config(path, "audio.decoder", "a decoder", "none"));
+        }
+    };
+    Ok(Ears {
+        encoder,
         tail_silence: (*tail_silence_ms as usize) * fbank.sample_rate_hz() as usize / 1000,
         fbank,
         device: options.device.clone(),
     })
+}
+
+fn transcriber(
+    folder: &Path,
+    config: &WhisperConfig,
+    part: &DecoderPart,
+    options: &LoadOptions,
+) -> Result<Transcriber> {
+    let w = part_weights(folder, &part.weights, options)?;
+    let decoder = WhisperDecoder::new(config.d_model, &part.config, &w)?;
+    let tokenizer = Tokenizer::load(&manifest::inside(folder, &part.tokenizer)?)?;
+    Transcriber::new(decoder, tokenizer, &part.suppress, &part.suppress_first)
 }
 
 fn check_vocabulary(rows: usize, tokenizer: &Tokenizer) -> Result<()> {

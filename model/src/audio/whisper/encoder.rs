@@ -1,92 +1,13 @@
-//! Whisper's audio encoder, without the padding to 30 s: the rows of its position table that the
-//! utterance needs, and no more.
+//! The encoder, without the padding to 30 s: the rows of its position table that the utterance
+//! needs, and no more.
 
-use super::Padded;
-use crate::nn::{LayerNorm, Linear, Weights, attend};
+use super::attention::Attention;
+use super::{LAYER_NORM_EPS, WhisperConfig};
+use crate::audio::Padded;
+use crate::nn::{LayerNorm, Linear, Weights};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use serde::Deserialize;
-use std::path::Path;
-
-const LAYER_NORM_EPS: f64 = 1e-5;
-
-/// Sizes, in the names of Hugging Face's `config.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct WhisperConfig {
-    #[serde(default = "eighty")]
-    pub num_mel_bins: usize,
-    pub d_model: usize,
-    pub encoder_attention_heads: usize,
-    pub encoder_ffn_dim: usize,
-    pub encoder_layers: usize,
-    #[serde(default = "thirty_seconds")]
-    pub max_source_positions: usize,
-}
-
-fn eighty() -> usize {
-    80
-}
-fn thirty_seconds() -> usize {
-    1500
-}
-
-impl WhisperConfig {
-    pub fn validate(&self, path: &Path) -> Result<()> {
-        let sizes = [
-            ("num-mel-bins", self.num_mel_bins),
-            ("d-model", self.d_model),
-            ("encoder-attention-heads", self.encoder_attention_heads),
-            ("encoder-ffn-dim", self.encoder_ffn_dim),
-            ("max-source-positions", self.max_source_positions),
-        ];
-        crate::checkpoint::check_sizes(path, &sizes)?;
-        match self.d_model.is_multiple_of(self.encoder_attention_heads) {
-            true => Ok(()),
-            false => {
-                let expected = format!("a multiple of {} heads", self.encoder_attention_heads);
-                Err(Error::config(path, "d-model", expected, self.d_model))
-            }
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn new(config: &WhisperConfig, w: &Weights) -> Result<Self> {
-        let width = config.d_model;
-        Ok(Self {
-            q: Linear::new(width, width, &w.pp("q_proj"))?,
-            k: Linear::no_bias(width, width, &w.pp("k_proj"))?,
-            v: Linear::new(width, width, &w.pp("v_proj"))?,
-            out: Linear::new(width, width, &w.pp("out_proj"))?,
-            heads: config.encoder_attention_heads,
-        })
-    }
-
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let (batch, steps, width) = xs.dims3()?;
-        let head_dim = width / self.heads;
-        let split = |xs: Tensor| -> Result<Tensor> {
-            let xs = xs.reshape((batch, steps, self.heads, head_dim))?;
-            Ok(xs.transpose(1, 2)?.contiguous()?)
-        };
-        let q = split(self.q.forward(xs)?)?;
-        let k = split(self.k.forward(xs)?)?;
-        let v = split(self.v.forward(xs)?)?;
-        let ys = attend(&q, &k, &v, (head_dim as f64).powf(-0.5), None)?;
-        self.out
-            .forward(&ys.transpose(1, 2)?.reshape((batch, steps, width))?)
-    }
-}
+use vita_kernels::Activation;
 
 #[derive(Debug, Clone)]
 struct Layer {
@@ -103,7 +24,7 @@ impl Layer {
         let norm = |name: &str| LayerNorm::new(width, LAYER_NORM_EPS, &w.pp(name));
         Ok(Self {
             self_attn_layer_norm: norm("self_attn_layer_norm")?,
-            self_attn: Attention::new(config, &w.pp("self_attn"))?,
+            self_attn: Attention::new(width, config.encoder_attention_heads, &w.pp("self_attn"))?,
             final_layer_norm: norm("final_layer_norm")?,
             fc1: Linear::new(width, inner, &w.pp("fc1"))?,
             fc2: Linear::new(inner, width, &w.pp("fc2"))?,
@@ -111,12 +32,12 @@ impl Layer {
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let attn = self
-            .self_attn
-            .forward(&self.self_attn_layer_norm.forward(xs)?)?;
-        let xs = (xs + attn)?;
-        let inner = self.fc1.forward(&self.final_layer_norm.forward(&xs)?)?;
-        Ok((&xs + self.fc2.forward(&inner.gelu_erf()?)?)?)
+        let normed = self.self_attn_layer_norm.forward(xs)?;
+        let (k, v) = self.self_attn.keys_and_values(&normed)?;
+        let xs = self.self_attn.forward(xs, &normed, &k, &v)?;
+        let normed = self.final_layer_norm.forward(&xs)?;
+        let inner = self.fc1.forward_with(&normed, Activation::Gelu)?;
+        self.fc2.forward_onto(&xs, &inner, None)
     }
 }
 
@@ -149,6 +70,11 @@ impl Whisper {
                 .collect::<Result<_>>()?,
             layer_norm: LayerNorm::new(width, LAYER_NORM_EPS, &w.pp("layer_norm"))?,
         })
+    }
+
+    /// Most feature frames that can be encoded at once.
+    pub fn max_frames(&self) -> Result<usize> {
+        Ok(2 * self.positions.dim(0)?)
     }
 
     /// Normalised log-mel frames `[frames, bins]` of one utterance → `[1, ⌈frames/2⌉, width]`.
