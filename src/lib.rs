@@ -1,10 +1,12 @@
 //! The program `vita`: media streams in, answers and events on NATS out.
 
+pub mod ask;
 pub mod commands;
 pub mod config;
 pub mod doctor;
 pub mod launch;
 mod logging;
+pub mod models;
 pub mod nats_server;
 pub mod plan;
 pub mod rtsp;

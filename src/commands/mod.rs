@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod ask;
 mod broker;
 mod check;
 mod doctor;
@@ -15,6 +16,8 @@ mod watch;
 pub enum Command {
     /// Run a deployment until it is interrupted
     Run(run::Args),
+    /// Ask one question about files, without a broker
+    Ask(ask::Args),
     /// Say everything that is wrong with a config
     Check(check::Args),
     /// Show the gst-launch lines that a config becomes
@@ -33,6 +36,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(args) => run::run(&args),
+            Self::Ask(args) => ask::run(&args),
             Self::Check(args) => check::run(&args),
             Self::Explain(args) => explain::run(&args),
             Self::Doctor(args) => doctor::run(&args),
