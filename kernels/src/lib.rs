@@ -11,6 +11,7 @@ pub mod conv;
 pub mod dense;
 pub mod epilogue;
 pub mod gemm;
+pub mod grad;
 pub mod math;
 pub mod norm;
 pub mod ops;

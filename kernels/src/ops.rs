@@ -32,8 +32,8 @@ pub(crate) fn with_values<R>(
     }
 }
 
-/// Lends the values of a contiguous tensor.
-fn with_contiguous<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+/// Lends the values of a contiguous f32 tensor on the CPU.
+pub fn with_contiguous<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     with_values(x, |values, layout| {
         if !layout.is_contiguous() {
             bail!("the CPU kernels need a contiguous tensor here, not {layout:?}");

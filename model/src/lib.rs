@@ -18,6 +18,8 @@ pub mod quantize;
 pub mod resample;
 pub mod sampling;
 pub mod scheduler;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod vad;
 pub mod video;
 pub mod vision;

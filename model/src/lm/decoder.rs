@@ -3,14 +3,44 @@
 use super::mlp::FeedForward;
 use super::rotary::{Angles, Rotary};
 use super::{CacheShape, KvCache, LmConfig, LmFamily};
-use crate::nn::{Linear, Probe, RmsNorm, Weights, attend_causal};
+use crate::nn::{Linear, LowRank, Probe, RmsNorm, Weights, attend_causal, attend_sequences};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
 
 /// The tokens that one sequence adds in a step: the next `len` rows of the step's input.
 pub struct Chunk<'a> {
     pub len: usize,
     pub cache: &'a mut KvCache,
+}
+
+/// The next `len` rows, and what they may look back on beside themselves.
+struct Run<'a> {
+    len: usize,
+    cache: Option<&'a KvCache>,
+}
+
+/// The projections of attention that low-rank updates are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Projection {
+    Q,
+    K,
+    V,
+    O,
+}
+
+impl Projection {
+    pub const ALL: [Self; 4] = [Self::Q, Self::K, Self::V, Self::O];
+
+    /// As in the names of files: `q`, `k`, `v`, `o`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::O => "o",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -49,7 +79,7 @@ impl Attention {
         xs: &Tensor,
         angles: &Angles,
         layer: usize,
-        chunks: &[Chunk<'_>],
+        runs: &[Run<'_>],
     ) -> Result<Tensor> {
         let tokens = xs.dim(0)?;
         let split = |xs: Tensor, heads: usize| xs.reshape((tokens, heads, self.head_dim));
@@ -57,23 +87,43 @@ impl Attention {
         let k = angles.rotate(&split(self.k.forward(xs)?, self.kv_heads)?)?;
         let v = split(self.v.forward(xs)?, self.kv_heads)?;
         let scale = (self.head_dim as f64).powf(-0.5);
+        let learns = q.track_op() || k.track_op() || v.track_op();
+        let ys = match learns && xs.device().is_cpu() && xs.dtype() == DType::F32 {
+            true => {
+                let lengths: Vec<_> = runs.iter().map(|run| run.len).collect();
+                attend_sequences([&q, &k, &v], &lengths, scale)?
+            }
+            false => Self::attend([&q, &k, &v], layer, runs, scale)?,
+        };
+        self.o
+            .forward(&ys.reshape((tokens, self.heads * self.head_dim))?)
+    }
+
+    /// Each sequence by itself, behind what its cache holds.
+    fn attend(
+        [q, k, v]: [&Tensor; 3],
+        layer: usize,
+        runs: &[Run<'_>],
+        scale: f64,
+    ) -> Result<Tensor> {
         let mut first = 0;
-        let mut parts = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
+        let mut parts = Vec::with_capacity(runs.len());
+        for run in runs {
             let rows = |xs: &Tensor| -> Result<Tensor> {
                 Ok(xs
-                    .narrow(0, first, chunk.len)?
+                    .narrow(0, first, run.len)?
                     .transpose(0, 1)?
                     .contiguous()?)
             };
-            let pieces = chunk.cache.append(layer, &rows(&k)?, &rows(&v)?)?;
-            let part = attend_causal(&rows(&q)?, &pieces, scale)?;
+            let pieces = match run.cache {
+                Some(cache) => cache.append(layer, &rows(k)?, &rows(v)?)?,
+                None => vec![(rows(k)?, rows(v)?)],
+            };
+            let part = attend_causal(&rows(q)?, &pieces, scale)?;
             parts.push(part.transpose(0, 1)?);
-            first += chunk.len;
+            first += run.len;
         }
-        let ys = Tensor::cat(&parts, 0)?;
-        self.o
-            .forward(&ys.reshape((tokens, self.heads * self.head_dim))?)
+        Ok(Tensor::cat(&parts, 0)?)
     }
 }
 
@@ -95,6 +145,31 @@ impl Layer {
             feed_forward: FeedForward::new(config, w)?,
         })
     }
+
+    fn forward(
+        &self,
+        xs: Tensor,
+        angles: &Angles,
+        i: usize,
+        runs: &[Run<'_>],
+        probe: &mut Probe,
+    ) -> Result<Tensor> {
+        let normed = self.input_layernorm.forward(&xs)?;
+        let attn = self.self_attn.forward(&normed, angles, i, runs)?;
+        probe.see(format_args!("attn_out{i}"), &attn);
+        let xs = (xs + attn)?;
+        let normed = self.post_attention_layernorm.forward(&xs)?;
+        let moe = self.feed_forward.forward(&normed, i, probe)?;
+        probe.see(format_args!("moe_out{i}"), &moe);
+        Ok((xs + moe)?)
+    }
+}
+
+/// Embeddings `[tokens, hidden]`, and the head tied to them.
+#[derive(Debug, Clone)]
+struct Added {
+    rows: Tensor,
+    head: Linear,
 }
 
 /// Embedding table, layers, head. Weights only: sequences bring their caches.
@@ -105,8 +180,8 @@ pub struct LanguageModel {
     layers: Vec<Layer>,
     norm: RmsNorm,
     lm_head: Linear,
-    /// Rows of tokens that were added behind the model's own.
-    added_head: Option<Linear>,
+    /// Tokens that were added behind the model's own.
+    added: Option<Added>,
     rotary: Rotary,
     config: LmConfig,
     compute: DType,
@@ -135,7 +210,7 @@ impl LanguageModel {
             false => w.pp("lm_head"),
         };
         let lm_head = match w_head.quantised((rows, hidden), "weight")? {
-            None if config.tie_word_embeddings => Linear::from_tensors(table.clone(), None)?,
+            None if config.tie_word_embeddings && w.packs() => Linear::from_tensors(table.clone(), None)?,
             _ => Linear::no_bias(hidden, rows, &w_head)?,
         };
         let embed_tokens = table.narrow(0, 0, vocabulary)?;
@@ -154,7 +229,7 @@ impl LanguageModel {
             )?,
             embed_tokens,
             lm_head,
-            added_head: None,
+            added: None,
             config: config.clone(),
             compute,
             vocabulary,
@@ -164,18 +239,19 @@ impl LanguageModel {
     /// Puts tokens behind the vocabulary: `rows` `[tokens, hidden]` are their embeddings and, as in a
     /// tied head, what their logits are computed with.
     pub fn append_tokens(&mut self, rows: &Tensor) -> Result<()> {
-        let table = [
-            &self.embed_tokens,
-            &rows.to_dtype(self.embed_tokens.dtype())?,
-        ];
-        self.embed_tokens = Tensor::cat(&table, 0)?;
-        self.added_head = Some(Linear::from_tensors(rows.clone(), None)?);
-        self.vocabulary += rows.dim(0)?;
+        let rows = match &self.added {
+            Some(added) => Tensor::cat(&[&added.rows, rows], 0)?,
+            None => rows.clone(),
+        };
+        self.vocabulary = self.own_vocabulary() + rows.dim(0)?;
+        let head = Linear::from_tensors(rows.clone(), None)?;
+        self.added = Some(Added { rows, head });
         Ok(())
     }
 
-    fn added(&self) -> usize {
-        self.added_head.as_ref().map_or(0, Linear::outputs)
+    /// Tokens that were not added.
+    fn own_vocabulary(&self) -> usize {
+        self.vocabulary - self.added.as_ref().map_or(0, |added| added.head.outputs())
     }
 
     pub fn config(&self) -> &LmConfig {
@@ -223,11 +299,24 @@ impl LanguageModel {
                 "token {id} of a vocabulary of {vocabulary}"
             )));
         }
-        let ids = Tensor::new(ids, self.embed_tokens.device())?;
-        Ok(self
-            .embed_tokens
-            .index_select(&ids, 0)?
-            .to_dtype(self.compute)?)
+        let own = self.own_vocabulary() as u32;
+        let device = self.embed_tokens.device();
+        let row = |id: u32| if id < own { id } else { 0 };
+        let rows = Tensor::from_iter(ids.iter().map(|&id| row(id)), device)?;
+        let embedded = self.embed_tokens.index_select(&rows, 0)?;
+        let embedded = embedded.to_dtype(self.compute)?;
+        let added: Vec<usize> = (0..ids.len()).filter(|&i| ids[i] >= own).collect();
+        let Some(Added { rows, .. }) = self.added.as_ref().filter(|_| !added.is_empty()) else {
+            return Ok(embedded);
+        };
+        // Row 0 stands in the place of an added token until its own comes.
+        let mut keep = vec![1f32; ids.len()];
+        added.iter().for_each(|&i| keep[i] = 0.0);
+        let keep = Tensor::from_vec(keep, (ids.len(), 1), device)?.to_dtype(self.compute)?;
+        let which = Tensor::from_iter(added.iter().map(|&i| ids[i] - own), device)?;
+        let places = Tensor::from_iter(added.iter().map(|&i| i as u32), device)?;
+        let rows = rows.index_select(&which, 0)?.to_dtype(self.compute)?;
+        Ok(embedded.broadcast_mul(&keep)?.index_add(&places, &rows, 0)?)
     }
 
     /// One step: embeddings `[tokens, hidden]` of several sequences one after the other, without
@@ -239,29 +328,23 @@ impl LanguageModel {
         chunks: &mut [Chunk<'_>],
         probe: &mut Probe,
     ) -> Result<Tensor> {
-        let tokens: usize = chunks.iter().map(|c| c.len).sum();
-        if tokens == 0 || tokens != xs.dim(0)? || chunks.iter().any(|c| c.len == 0) {
-            let found = xs.dim(0)?;
-            return Err(Error::Input(format!(
-                "{found} embeddings for chunks of {tokens} tokens"
-            )));
-        }
-        let runs: Vec<_> = chunks.iter().map(|c| (c.cache.len(), c.len)).collect();
-        let angles = self.rotary.angles(&runs)?;
+        check_lengths(xs, chunks.iter().map(|c| c.len))?;
+        let positions: Vec<_> = chunks.iter().map(|c| (c.cache.len(), c.len)).collect();
+        let angles = self.rotary.angles(&positions)?;
         for chunk in chunks.iter_mut() {
             chunk.cache.reserve(chunk.len)?;
         }
+        let runs: Vec<_> = chunks
+            .iter()
+            .map(|c| Run {
+                len: c.len,
+                cache: Some(&*c.cache),
+            })
+            .collect();
         let mut xs = xs.clone();
         for (i, layer) in self.layers.iter().enumerate() {
             probe.see(format_args!("hidden_states{i}"), &xs);
-            let normed = layer.input_layernorm.forward(&xs)?;
-            let attn = layer.self_attn.forward(&normed, &angles, i, chunks)?;
-            probe.see(format_args!("attn_out{i}"), &attn);
-            xs = (xs + attn)?;
-            let normed = layer.post_attention_layernorm.forward(&xs)?;
-            let moe = layer.feed_forward.forward(&normed, i, probe)?;
-            probe.see(format_args!("moe_out{i}"), &moe);
-            xs = (xs + moe)?;
+            xs = layer.forward(xs, &angles, i, &runs, probe)?;
         }
         let xs = self.norm.forward(&xs)?;
         probe.see(format_args!("hidden_states{}", self.layers.len()), &xs);
@@ -271,18 +354,106 @@ impl LanguageModel {
         Ok(xs)
     }
 
+    /// Whole sequences of the given lengths, one after the other, without caches, for training:
+    /// embeddings `[tokens, hidden]` → hidden states after the final norm. Gradients pass where
+    /// something learns.
+    pub fn forward_sequences(&self, xs: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+        let xs = self.forward_layers(xs, lengths, 0..self.layers.len())?;
+        self.norm.forward(&xs)
+    }
+
+    /// Some of the layers of [`Self::forward_sequences`], without the final norm.
+    pub fn forward_layers(
+        &self,
+        xs: &Tensor,
+        lengths: &[usize],
+        layers: Range<usize>,
+    ) -> Result<Tensor> {
+        check_lengths(xs, lengths.iter().copied())?;
+        let positions: Vec<_> = lengths.iter().map(|&len| (0, len)).collect();
+        let angles = self.rotary.angles(&positions)?;
+        let cache = None;
+        let runs: Vec<_> = lengths.iter().map(|&len| Run { len, cache }).collect();
+        let mut xs = xs.clone();
+        for (i, layer) in self.layers.iter().enumerate() {
+            if layers.contains(&i) {
+                xs = layer.forward(xs, &angles, i, &runs, &mut Probe::none())?;
+            }
+        }
+        Ok(xs)
+    }
+
+    /// Hidden states after the last layer → after the final norm.
+    pub fn final_norm(&self, xs: &Tensor) -> Result<Tensor> {
+        self.norm.forward(xs)
+    }
+
+    /// The same model with an update beside one of its matrices. What it was made from is shared.
+    pub fn update(
+        &mut self,
+        layer: usize,
+        projection: Projection,
+        low_rank: LowRank,
+    ) -> Result<()> {
+        let layers = self.layers.len();
+        let Some(layer) = self.layers.get_mut(layer) else {
+            return Err(Error::Input(format!(
+                "an update of layer {layer}, the model has {layers}"
+            )));
+        };
+        let attention = &mut layer.self_attn;
+        let linear = match projection {
+            Projection::Q => &mut attention.q,
+            Projection::K => &mut attention.k,
+            Projection::V => &mut attention.v,
+            Projection::O => &mut attention.o,
+        };
+        *linear = linear.updated(low_rank);
+        Ok(())
+    }
+
+    /// Width of a projection's output and input.
+    pub fn projection_shape(&self, projection: Projection) -> (usize, usize) {
+        let (config, dim) = (&self.config, self.config.head_width());
+        let (q, kv) = (config.num_attention_heads * dim, config.kv_heads() * dim);
+        match projection {
+            Projection::Q => (q, config.hidden_size),
+            Projection::K | Projection::V => (kv, config.hidden_size),
+            Projection::O => (config.hidden_size, q),
+        }
+    }
+
     /// Logits `[rows, vocabulary]`, f32, of hidden states `[rows, hidden]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(match self.split_logits(hidden)? {
+            (own, Some(added)) => Tensor::cat(&[&own, &added], 1)?,
+            (own, None) => own,
+        })
+    }
+
+    /// [`Self::logits`] of the model's own tokens and of those that were added, apart.
+    pub fn split_logits(&self, hidden: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let logits = self.lm_head.forward(hidden)?;
-        let own = self.vocabulary - self.added();
+        let own = self.own_vocabulary();
         let logits = match logits.dim(1)? == own {
             true => logits,
             false => logits.narrow(1, 0, own)?.contiguous()?,
         };
-        let logits = match &self.added_head {
-            Some(added) => Tensor::cat(&[&logits, &added.forward(hidden)?], 1)?,
-            None => logits,
+        let added = match &self.added {
+            Some(added) => Some(added.head.forward(hidden)?.to_dtype(DType::F32)?),
+            None => None,
         };
-        Ok(logits.to_dtype(DType::F32)?)
+        Ok((logits.to_dtype(DType::F32)?, added))
+    }
+}
+
+fn check_lengths(xs: &Tensor, lengths: impl Iterator<Item = usize> + Clone) -> Result<()> {
+    let tokens: usize = lengths.clone().sum();
+    let found = xs.dim(0)?;
+    match tokens > 0 && tokens == found && lengths.into_iter().all(|len| len > 0) {
+        true => Ok(()),
+        false => Err(Error::Input(format!(
+            "{found} embeddings for chunks of {tokens} tokens"
+        ))),
     }
 }

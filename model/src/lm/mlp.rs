@@ -58,14 +58,21 @@ impl SparseMoe {
         let logits = self.gate.forward(xs)?;
         probe.see(format_args!("router_logits{layer}"), &logits);
         let shares = self.route(&logits)?;
+        let differentiable = match logits.track_op() {
+            true => Some(chosen_weights(&logits, &shares)?),
+            false => None,
+        };
         let mut ys = xs.zeros_like()?;
-        for (expert, share) in self.experts.iter().zip(shares) {
+        for (i, (expert, share)) in self.experts.iter().zip(shares).enumerate() {
             let count = share.tokens.len();
             if count == 0 {
                 continue;
             }
             let tokens = Tensor::from_vec(share.tokens, count, xs.device())?;
-            let weights = Tensor::from_vec(share.weights, (count, 1), xs.device())?;
+            let weights = match &differentiable {
+                Some(weights) => weights.narrow(1, i, 1)?.contiguous()?.index_select(&tokens, 0)?,
+                None => Tensor::from_vec(share.weights, (count, 1), xs.device())?,
+            };
             let out = expert.forward(&xs.index_select(&tokens, 0)?)?;
             let out = out.broadcast_mul(&weights.to_dtype(out.dtype())?)?;
             ys = ys.index_add(&tokens, &out, 0)?;
@@ -86,6 +93,22 @@ impl SparseMoe {
         }
         Ok(shares)
     }
+}
+
+/// The weights `[tokens, experts]` that [`best_experts`] gives, as a function of the logits; 0 for
+/// those that were not chosen.
+fn chosen_weights(logits: &Tensor, shares: &[Share]) -> Result<Tensor> {
+    let (tokens, experts) = logits.dims2()?;
+    let mut chosen = vec![0f32; tokens * experts];
+    for (expert, share) in shares.iter().enumerate() {
+        for &token in &share.tokens {
+            chosen[token as usize * experts + expert] = 1.0;
+        }
+    }
+    let chosen = Tensor::from_vec(chosen, (tokens, experts), logits.device())?;
+    let all = candle_nn::ops::softmax(&logits.to_dtype(DType::F32)?, 1)?;
+    let best = (all * chosen)?;
+    Ok(best.broadcast_div(&best.sum_keepdim(1)?)?)
 }
 
 /// The experts with the largest logits and their softmax weights, renormalised to sum to one.

@@ -8,4 +8,4 @@ mod rotary;
 
 pub use cache::{CacheShape, KvCache};
 pub use config::{LmConfig, LmFamily};
-pub use decoder::{Chunk, LanguageModel};
+pub use decoder::{Chunk, LanguageModel, Projection};

@@ -74,6 +74,9 @@ impl Rotary {
 impl Angles {
     /// Rotates `[tokens, heads, head_dim]`.
     pub fn rotate(&self, xs: &Tensor) -> Result<Tensor> {
+        if xs.track_op() && xs.device().is_cpu() && xs.dtype() == DType::F32 {
+            return crate::nn::rotate(xs, &self.cos, &self.sin);
+        }
         if xs.track_op() {
             // the fused operation has no gradient
             let heads_first = xs.transpose(0, 1)?.unsqueeze(0)?.contiguous()?;

@@ -1,6 +1,6 @@
-use super::Weights;
+use super::{Frozen, Weights};
 use crate::{Error, Result};
-use candle_core::quantized::QMatMul;
+use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Device, Module, Tensor};
 use std::sync::Arc;
 use vita_kernels::Activation;
@@ -12,12 +12,31 @@ pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
     outputs: usize,
+    low_rank: Option<LowRank>,
+}
+
+/// An update `scale · B·A` of a matrix `[out, in]`: a `[rank, in]`, b `[out, rank]`.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    pub a: Tensor,
+    pub b: Tensor,
+    pub scale: f64,
+}
+
+impl LowRank {
+    /// `scale · x·Aᵀ·Bᵀ` of rows.
+    fn product(&self, rows: &Tensor) -> Result<Tensor> {
+        let [a, b] = [&self.a, &self.b].map(|m| m.to_dtype(rows.dtype()));
+        Ok((rows.matmul(&a?.t()?)?.matmul(&b?.t()?)? * self.scale)?)
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Weight {
-    /// For devices and for training.
+    /// For devices, and where it learns.
     Dense(Tensor),
+    /// On the CPU where others learn.
+    Frozen(Frozen),
     /// For the kernels of the CPU.
     Packed(Arc<Packed>),
     /// In a type that only candle multiplies with.
@@ -25,12 +44,29 @@ enum Weight {
 }
 
 impl Weight {
-    /// Weights that may learn, or through which a gradient has to pass, are not packed.
     fn new(weight: Tensor, pack: bool) -> Result<Self> {
-        if !pack || !weight.device().is_cpu() || weight.track_op() {
+        if !weight.device().is_cpu() || weight.track_op() {
             return Ok(Self::Dense(weight));
         }
-        Ok(Self::Packed(Arc::new(Packed::dense(&weight)?)))
+        Ok(match pack {
+            true => Self::Packed(Arc::new(Packed::dense(&weight)?)),
+            false => Self::Frozen(Frozen::new(&weight)?),
+        })
+    }
+
+    /// Only packed and frozen weights let gradients pass.
+    fn quantised(weight: QTensor, pack: bool) -> Result<Self> {
+        if !weight.device().is_cpu() {
+            return Ok(Self::Quantised(QMatMul::from_qtensor(weight)?));
+        }
+        if !pack {
+            let dense = weight.dequantize(&Device::Cpu)?;
+            return Ok(Self::Frozen(Frozen::new(&dense)?));
+        }
+        Ok(match Packed::quantised(&weight)? {
+            Some(packed) => Self::Packed(Arc::new(packed)),
+            None => Self::Quantised(QMatMul::from_qtensor(weight)?),
+        })
     }
 }
 
@@ -45,19 +81,14 @@ impl Linear {
 
     pub fn no_bias(inputs: usize, outputs: usize, w: &Weights) -> Result<Self> {
         let weight = match w.quantised((outputs, inputs), "weight")? {
-            Some(quantised) if w.packs() && quantised.device().is_cpu() => {
-                match Packed::quantised(&quantised)? {
-                    Some(packed) => Weight::Packed(Arc::new(packed)),
-                    None => Weight::Quantised(QMatMul::from_qtensor(quantised)?),
-                }
-            }
-            Some(quantised) => Weight::Quantised(QMatMul::from_qtensor(quantised)?),
+            Some(quantised) => Weight::quantised(quantised, w.packs())?,
             None => Weight::new(w.matrix((outputs, inputs), "weight")?, w.packs())?,
         };
         Ok(Self {
             weight,
             bias: None,
             outputs,
+            low_rank: None,
         })
     }
 
@@ -69,7 +100,16 @@ impl Linear {
             weight,
             bias,
             outputs,
+            low_rank: None,
         })
+    }
+
+    /// The same matrix with an update beside it, in place of any that it had.
+    pub fn updated(&self, low_rank: LowRank) -> Self {
+        Self {
+            low_rank: Some(low_rank),
+            ..self.clone()
+        }
     }
 
     pub fn outputs(&self) -> usize {
@@ -94,6 +134,7 @@ impl Linear {
                 let ids = Tensor::new(ids, weight.device())?;
                 Ok(weight.index_select(&ids, 0)?.to_dtype(DType::F32)?)
             }
+            Weight::Frozen(frozen) => Ok(frozen.rows(ids)?),
             Weight::Quantised(_) => Err(Error::Input(
                 "rows of a quantised weight that is not packed".into(),
             )),
@@ -146,7 +187,7 @@ impl Linear {
     fn packed(&self, xs: &Tensor) -> Option<&Packed> {
         let frozen = !xs.track_op() && !self.bias.as_ref().is_some_and(Tensor::track_op);
         match &self.weight {
-            Weight::Packed(packed) if frozen => Some(packed),
+            Weight::Packed(packed) if frozen && self.low_rank.is_none() => Some(packed),
             _ => None,
         }
     }
@@ -167,10 +208,25 @@ impl Linear {
         let times = |weight: &Tensor| -> Result<Tensor> {
             Ok(rows.matmul(&weight.to_dtype(xs.dtype())?.t()?)?)
         };
-        let ys = match &self.weight {
-            Weight::Dense(weight) => times(weight)?,
-            Weight::Packed(weight) => times(&weight.unpack()?)?,
-            Weight::Quantised(weight) => weight.forward(&rows)?,
+        let ys = match (&self.weight, &self.low_rank) {
+            (Weight::Dense(weight), _) => times(weight)?,
+            (Weight::Packed(weight), _) if !xs.track_op() => {
+                let rows = rows.to_dtype(DType::F32)?;
+                let ys = weight.forward(&rows, None, Activation::None)?;
+                ys.to_dtype(xs.dtype())?
+            }
+            (Weight::Packed(weight), _) => times(&weight.unpack()?)?,
+            (Weight::Quantised(weight), _) => weight.forward(&rows)?,
+            (Weight::Frozen(weight), None) => weight.forward(&rows)?,
+            (Weight::Frozen(weight), Some(update)) => {
+                weight.forward_low_rank(&rows, (&update.a, &update.b), update.scale)?
+            }
+        };
+        let ys = match &self.low_rank {
+            Some(update) if !matches!(self.weight, Weight::Frozen(_)) => {
+                (ys + update.product(&rows)?)?
+            }
+            _ => ys,
         };
         let ys = match &self.bias {
             Some(bias) => ys.broadcast_add(bias)?,
@@ -189,6 +245,8 @@ pub struct GatedLinear(Gated);
 enum Gated {
     /// Both in one pass over the input.
     Packed(Arc<Packed>),
+    /// The same where others learn: gate above up.
+    Frozen(Frozen),
     Separate {
         gate: Linear,
         up: Linear,
@@ -198,17 +256,33 @@ enum Gated {
 impl GatedLinear {
     /// Weights `[out, in]` without bias.
     pub fn new(inputs: usize, outputs: usize, gate: &Weights, up: &Weights) -> Result<Self> {
-        let packed = match gate.packs() && gate.device().is_cpu() {
-            true => Self::packed((outputs, inputs), gate, up)?,
-            false => None,
+        let shape = (outputs, inputs);
+        let together = match (gate.device().is_cpu(), gate.packs()) {
+            (false, _) => None,
+            (true, true) => Self::packed(shape, gate, up)?.map(|p| Gated::Packed(Arc::new(p))),
+            (true, false) => Self::frozen(shape, gate, up)?.map(Gated::Frozen),
         };
-        Ok(Self(match packed {
-            Some(packed) => Gated::Packed(Arc::new(packed)),
+        Ok(Self(match together {
+            Some(together) => together,
             None => Gated::Separate {
                 gate: Linear::no_bias(inputs, outputs, gate)?,
                 up: Linear::no_bias(inputs, outputs, up)?,
             },
         }))
+    }
+
+    fn frozen(shape: (usize, usize), gate: &Weights, up: &Weights) -> Result<Option<Frozen>> {
+        let dense = |w: &Weights| -> Result<Tensor> {
+            match w.quantised(shape, "weight")? {
+                Some(quantised) => Ok(quantised.dequantize(w.device())?),
+                None => w.matrix(shape, "weight"),
+            }
+        };
+        let (gate, up) = (dense(gate)?, dense(up)?);
+        if gate.track_op() || up.track_op() {
+            return Ok(None);
+        }
+        Ok(Some(Frozen::new(&Tensor::cat(&[gate, up], 0)?)?))
     }
 
     fn packed(shape: (usize, usize), gate: &Weights, up: &Weights) -> Result<Option<Packed>> {
@@ -239,6 +313,7 @@ impl GatedLinear {
                 let ys = packed.forward(&xs.to_dtype(DType::F32)?, None, Activation::None)?;
                 Ok(ys.to_dtype(xs.dtype())?)
             }
+            Gated::Frozen(both) => both.forward_gated(xs),
             Gated::Separate { gate, up } => {
                 Ok((gate.forward_with(xs, Activation::Silu)? * up.forward(xs)?)?)
             }

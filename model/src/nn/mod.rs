@@ -4,13 +4,15 @@
 //! differentiable ones when a gradient is being tracked, so that the same blocks can be trained.
 
 mod attention;
+mod grad;
 mod linear;
 mod norm;
 mod probe;
 mod weights;
 
 pub use attention::{attend, attend_causal};
-pub use linear::{GatedLinear, Linear};
+pub use grad::{Frozen, attend_sequences, rotate};
+pub use linear::{GatedLinear, Linear, LowRank};
 pub use norm::{LayerNorm, RmsNorm};
 pub use probe::Probe;
-pub use weights::{RandomSource, Source, TensorMap, Watched, Weights};
+pub use weights::{RandomSource, Source, TensorMap, Variables, Watched, Weights};

@@ -54,8 +54,15 @@ impl RmsNorm {
     }
 
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        if xs.track_op() || self.weight.track_op() {
+        if self.weight.track_op() {
             return Ok(ops::rms_norm_slow(xs, &self.weight, self.eps)?);
+        }
+        if xs.track_op() {
+            let fast = kernels::can_take(&self.weight) && xs.dtype() == DType::F32;
+            return match fast {
+                true => super::grad::rms_norm(xs, &self.weight, self.eps),
+                false => Ok(ops::rms_norm_slow(xs, &self.weight, self.eps)?),
+            };
         }
         if kernels::can_take(xs) && kernels::can_take(&self.weight) {
             return Ok(kernels::rms_norm(xs, &self.weight, self.eps)?);

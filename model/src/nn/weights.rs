@@ -2,9 +2,9 @@
 
 use crate::{Error, Result};
 use candle_core::quantized::QTensor;
-use candle_core::{DType, Device, Shape, Tensor};
-use std::collections::HashMap;
-use std::sync::Arc;
+use candle_core::{DType, Device, Shape, Tensor, Var};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A set of named tensors: a checkpoint, a GGUF file, random numbers.
@@ -54,8 +54,8 @@ impl Weights {
         Self::new(source, DType::F32, DType::F32, Device::Cpu)
     }
 
-    /// For training: matrices stay candle's tensors instead of being packed for the CPU's kernels, which
-    /// have no gradient.
+    /// For training: gradients pass every part. Matrices that learn stay candle's tensors, the others
+    /// are kept in f32 on the CPU.
     pub fn for_training(self) -> Self {
         Self {
             packs: false,
@@ -153,6 +153,74 @@ impl Source for Watched {
         let tensor = self.source.quantised(name, expected, device)?;
         self.read(tensor.as_ref().map_or(0, QTensor::storage_size_in_bytes));
         Ok(tensor)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.source.contains(name)
+    }
+}
+
+/// Tensors that learn: those of a source whose name is chosen become variables in f32, one for each
+/// name, however often it is asked for.
+pub struct Variables {
+    chosen: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    made: Mutex<BTreeMap<String, Var>>,
+}
+
+impl Variables {
+    pub fn new(chosen: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            chosen: Box::new(chosen),
+            made: Mutex::default(),
+        }
+    }
+
+    /// Those that were asked for so far, by name.
+    pub fn made(&self) -> BTreeMap<String, Var> {
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// A source whose chosen tensors are variables of this set.
+    pub fn of(self: &Arc<Self>, source: Arc<dyn Source>) -> Arc<dyn Source> {
+        Arc::new(Learning {
+            source,
+            variables: self.clone(),
+        })
+    }
+}
+
+struct Learning {
+    source: Arc<dyn Source>,
+    variables: Arc<Variables>,
+}
+
+impl Source for Learning {
+    fn tensor(&self, name: &str, expected: &Shape) -> Result<Tensor> {
+        if !(self.variables.chosen)(name) {
+            return self.source.tensor(name, expected);
+        }
+        let mut made = self
+            .variables
+            .made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(var) = made.get(name) {
+            return Ok(var.as_tensor().clone());
+        }
+        let var = Var::from_tensor(&self.source.tensor(name, expected)?.to_dtype(DType::F32)?)?;
+        let tensor = var.as_tensor().clone();
+        made.insert(name.to_string(), var);
+        Ok(tensor)
+    }
+
+    fn quantised(&self, name: &str, expected: &Shape, device: &Device) -> Result<Option<QTensor>> {
+        match (self.variables.chosen)(name) {
+            true => Ok(None),
+            false => self.source.quantised(name, expected, device),
+        }
     }
 
     fn contains(&self, name: &str) -> bool {

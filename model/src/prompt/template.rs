@@ -4,6 +4,7 @@ use super::tokenizer::MarkupPiece;
 use super::{Content, Conversation, Role, Segment, Tokenizer};
 use crate::{Error, Result};
 use serde::Deserialize;
+use std::ops::Range;
 
 /// Where the text of a turn goes in a template's strings.
 const SLOT: &str = "{text}";
@@ -125,79 +126,155 @@ impl Template {
             writer.turn(frame, &turn.content)?;
         }
         writer.markup(&self.open)?;
+        let segments = writer.finish()?.into_iter();
+        Ok(segments.map(|(segment, _)| segment).collect())
+    }
+
+    /// A whole conversation whose last turn is an answer, and of each position whether the model
+    /// says it: the answers, and the tokens that end them. Without an end (`ended` false) the last
+    /// answer stops at its last word.
+    #[cfg(feature = "train")]
+    pub(crate) fn render_answered(
+        &self,
+        conversation: &Conversation,
+        tokenizer: &Tokenizer,
+        ended: bool,
+    ) -> Result<Vec<(Segment, Vec<bool>)>> {
+        let mut writer = Writer::new(tokenizer);
+        if let Some(system) = &conversation.system {
+            writer.turn(&self.system, &[Content::Text(system.clone())])?;
+        }
+        let last = conversation.turns.len().saturating_sub(1);
+        for (i, turn) in conversation.turns.iter().enumerate() {
+            match turn.role {
+                Role::User => writer.turn(&self.user, &turn.content)?,
+                Role::Bot => writer.answer(&self.bot, &turn.content, ended || i < last)?,
+            }
+        }
         writer.finish()
     }
+}
+
+/// A frame's parts before and after its text.
+fn split_frame(frame: &str) -> Result<(&str, &str)> {
+    frame.split_once(SLOT).ok_or_else(|| {
+        Error::Input(format!(
+            "the template's turn {frame:?} has no place {SLOT} for the text"
+        ))
+    })
 }
 
 struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     text: String,
+    /// Where in `text` the model's own words are.
+    said: Vec<Range<usize>>,
     ids: Vec<u32>,
-    segments: Vec<Segment>,
+    /// Of each id whether the model says it.
+    targets: Vec<bool>,
+    segments: Vec<(Segment, Vec<bool>)>,
 }
 
 impl<'a> Writer<'a> {
     fn new(tokenizer: &'a Tokenizer) -> Self {
+        let ids: Vec<_> = tokenizer.bos().into_iter().collect();
         Self {
             tokenizer,
             text: String::new(),
-            ids: tokenizer.bos().into_iter().collect(),
+            said: Vec::new(),
+            targets: vec![false; ids.len()],
+            ids,
             segments: Vec::new(),
         }
     }
 
     fn turn(&mut self, frame: &str, content: &[Content]) -> Result<()> {
-        let (before, after) = frame.split_once(SLOT).ok_or_else(|| {
-            Error::Input(format!(
-                "the template's turn {frame:?} has no place {SLOT} for the text"
-            ))
-        })?;
+        let (before, after) = split_frame(frame)?;
         self.markup(before)?;
         for part in content {
             match part {
                 Content::Text(text) => self.text.push_str(text),
-                Content::Token(id) => self.token(*id)?,
+                Content::Token(id) => self.token(*id, false)?,
                 Content::Media(media) => {
                     self.end_ids()?;
-                    self.segments.push(Segment::Media(media.clone()));
+                    let targets = vec![false; media.vectors.dims().first().copied().unwrap_or(0)];
+                    let segment = Segment::Media(media.clone());
+                    self.segments.push((segment, targets));
                 }
             }
         }
         self.markup(after)
     }
 
-    fn markup(&mut self, text: &str) -> Result<()> {
-        for piece in self.tokenizer.split_markup(text) {
+    /// A turn of the model's: its words and the first token behind them are targets.
+    #[cfg(feature = "train")]
+    fn answer(&mut self, frame: &str, content: &[Content], ended: bool) -> Result<()> {
+        let (before, after) = split_frame(frame)?;
+        self.markup(before)?;
+        for part in content {
+            match part {
+                Content::Text(text) => {
+                    let from = self.text.len();
+                    self.text.push_str(text);
+                    self.said.push(from..self.text.len());
+                }
+                Content::Token(id) => self.token(*id, true)?,
+                Content::Media(_) => {
+                    return Err(Error::Input("an answer holds pictures or sound".into()));
+                }
+            }
+        }
+        if !ended {
+            return Ok(());
+        }
+        let mut ends = true;
+        for piece in self.tokenizer.split_markup(after) {
             match piece {
                 MarkupPiece::Text(text) => self.text.push_str(text),
-                MarkupPiece::Token(id) => self.token(id)?,
+                MarkupPiece::Token(id) => self.token(id, std::mem::take(&mut ends))?,
             }
         }
         Ok(())
     }
 
-    fn token(&mut self, id: u32) -> Result<()> {
+    fn markup(&mut self, text: &str) -> Result<()> {
+        for piece in self.tokenizer.split_markup(text) {
+            match piece {
+                MarkupPiece::Text(text) => self.text.push_str(text),
+                MarkupPiece::Token(id) => self.token(id, false)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn token(&mut self, id: u32, said: bool) -> Result<()> {
         self.end_text()?;
         self.ids.push(id);
+        self.targets.push(said);
         Ok(())
     }
 
     fn end_text(&mut self) -> Result<()> {
         let text = std::mem::take(&mut self.text);
-        self.ids.extend(self.tokenizer.encode_text(&text)?);
+        let said = std::mem::take(&mut self.said);
+        for (id, place) in self.tokenizer.encode_text_with_places(&text)? {
+            self.ids.push(id);
+            self.targets.push(said.iter().any(|s| s.contains(&place.start)));
+        }
         Ok(())
     }
 
     fn end_ids(&mut self) -> Result<()> {
         self.end_text()?;
         if !self.ids.is_empty() {
-            self.segments
-                .push(Segment::Ids(std::mem::take(&mut self.ids)));
+            let targets = std::mem::take(&mut self.targets);
+            let segment = Segment::Ids(std::mem::take(&mut self.ids));
+            self.segments.push((segment, targets));
         }
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<Segment>> {
+    fn finish(mut self) -> Result<Vec<(Segment, Vec<bool>)>> {
         self.end_ids()?;
         Ok(self.segments)
     }

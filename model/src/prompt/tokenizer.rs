@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Ids of the tokens that judge a question (spec 6.2), looked up by name.
@@ -149,31 +150,40 @@ impl Tokenizer {
 
     /// Ids of a run of plain text: no special token is recognised in it, none is added.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        let placed = self.encode_text_with_places(text)?;
+        Ok(placed.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// [`Self::encode_text`], and of each token which bytes of the text it stands for.
+    pub fn encode_text_with_places(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let ids = self.encode(&self.plain, text)?;
-        match ids.iter().find(|id| self.special.contains(id)) {
-            Some(id) => Err(Error::Input(format!(
+        let encoding = self.plain.encode(text, false).map_err(|e| self.failed(e))?;
+        let ids = encoding.get_ids().iter();
+        let placed: Vec<_> = ids
+            .zip(encoding.get_offsets())
+            .map(|(&id, &(from, to))| (id, from..to))
+            .collect();
+        match placed.iter().find(|(id, _)| self.special.contains(id)) {
+            Some((id, _)) => Err(Error::Input(format!(
                 "the text turned into special token {id}"
             ))),
-            None => Ok(ids),
+            None => Ok(placed),
+        }
+    }
+
+    fn failed(&self, error: tokenizers::Error) -> Error {
+        Error::Tokenizer {
+            path: self.path.clone(),
+            reason: error.to_string(),
         }
     }
 
     /// Ids of trusted text, in which special tokens are recognised by their names. Never for user text.
     pub fn encode_markup(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode(&self.full, text)
-    }
-
-    fn encode(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
-        let encoding = tokenizer
-            .encode_fast(text, false)
-            .map_err(|e| Error::Tokenizer {
-                path: self.path.clone(),
-                reason: e.to_string(),
-            })?;
-        Ok(encoding.get_ids().to_vec())
+        let encoding = self.full.encode_fast(text, false);
+        Ok(encoding.map_err(|e| self.failed(e))?.get_ids().to_vec())
     }
 
     /// Text of ids, all at once.

@@ -15,7 +15,7 @@ use crate::connector::{
 use crate::fbank::Fbank;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
 use crate::lm::{LanguageModel, LmConfig};
-use crate::nn::{Source, Watched, Weights};
+use crate::nn::{Source, Variables, Watched, Weights};
 use crate::prompt::{Template, Tokenizer};
 use crate::vision::{
     ClassNames, EfficientNetLite0, Eyes, InternVit, InternVitConfig, VisionEncoder, efficientnet,
@@ -41,6 +41,8 @@ pub struct LoadOptions {
     /// Type in which matrices are kept.
     pub stored: DType,
     pub progress: Option<Progress>,
+    /// For training: the tensors that learn, by their names in the files. Gradients then pass all parts.
+    pub variables: Option<Arc<Variables>>,
 }
 
 impl Default for LoadOptions {
@@ -49,6 +51,7 @@ impl Default for LoadOptions {
             device: Device::Cpu,
             stored: DType::F32,
             progress: None,
+            variables: None,
         }
     }
 }
@@ -67,7 +70,14 @@ impl LoadOptions {
             Some(progress) => Arc::new(Watched::new(source, progress.clone())),
             None => source,
         };
-        Weights::new(source, self.stored, self.compute(), self.device.clone())
+        let weights = |source| {
+            let device = self.device.clone();
+            Weights::new(source, self.stored, self.compute(), device)
+        };
+        match &self.variables {
+            Some(variables) => weights(variables.of(source)).for_training(),
+            None => weights(source),
+        }
     }
 }
 

@@ -11,3 +11,5 @@ mod image;
 mod llm;
 mod prompt;
 mod support;
+#[cfg(feature = "train")]
+mod train;

@@ -1,0 +1,181 @@
+//! Low-rank updates of the attention's projections: `W + (alpha/rank) · B·A`.
+
+use crate::checkpoint::Shards;
+use crate::lm::{LanguageModel, Projection};
+use crate::nn::LowRank;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Sizes of the updates.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LoraConfig {
+    pub rank: usize,
+    pub alpha: f64,
+    /// Layers below this one stay as they are.
+    #[serde(default)]
+    pub from_layer: usize,
+}
+
+/// Updates of q, k, v and o in every layer from `from_layer` on, as variables.
+pub struct Lora {
+    config: LoraConfig,
+    variables: BTreeMap<String, Var>,
+}
+
+fn name(layer: usize, projection: Projection, matrix: &str) -> String {
+    format!("lora.{layer}.{}.{matrix}", projection.name())
+}
+
+fn places(layers: std::ops::Range<usize>) -> impl Iterator<Item = (usize, Projection)> {
+    layers.flat_map(|layer| Projection::ALL.map(|projection| (layer, projection)))
+}
+
+impl Lora {
+    /// A begins with small random numbers, B with zeros: at first the model is what it was.
+    pub fn new(config: LoraConfig, lm: &LanguageModel, seed: u64) -> Result<Self> {
+        use rand::{Rng, SeedableRng};
+        let layers = lm.config().num_hidden_layers;
+        if config.rank == 0 || config.from_layer >= layers || !config.alpha.is_finite() {
+            return Err(Error::Input(format!(
+                "low-rank updates {config:?} of a model with {layers} layers"
+            )));
+        }
+        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+        let mut variables = BTreeMap::new();
+        for (layer, projection) in places(config.from_layer..layers) {
+            let (outputs, inputs) = lm.projection_shape(projection);
+            let reach = (3.0 / inputs as f32).sqrt();
+            let a = (0..config.rank * inputs).map(|_| rng.random_range(-reach..=reach));
+            let a = Tensor::from_iter(a, lm.device())?.reshape((config.rank, inputs))?;
+            let b = Tensor::zeros((outputs, config.rank), DType::F32, lm.device())?;
+            variables.insert(name(layer, projection, "a"), Var::from_tensor(&a)?);
+            variables.insert(name(layer, projection, "b"), Var::from_tensor(&b)?);
+        }
+        Ok(Self { config, variables })
+    }
+
+    /// By the names they have in files: `lora.<layer>.<q|k|v|o>.<a|b>`.
+    pub fn variables(&self) -> &BTreeMap<String, Var> {
+        &self.variables
+    }
+
+    fn scale(&self) -> f64 {
+        self.config.alpha / self.config.rank as f64
+    }
+
+    /// The model with these updates, which go on learning.
+    pub fn attach(&self, lm: &LanguageModel) -> Result<LanguageModel> {
+        self.attached(lm, |var| var.as_tensor().clone())
+    }
+
+    /// The model with these updates as they are at the moment, with nothing that learns.
+    pub fn attach_frozen(&self, lm: &LanguageModel) -> Result<LanguageModel> {
+        self.attached(lm, |var| var.as_detached_tensor())
+    }
+
+    fn attached(
+        &self,
+        lm: &LanguageModel,
+        tensor: impl Fn(&Var) -> Tensor,
+    ) -> Result<LanguageModel> {
+        let mut lm = lm.clone();
+        for (layer, projection) in places(self.config.from_layer..lm.config().num_hidden_layers) {
+            let get = |matrix| tensor(&self.variables[&name(layer, projection, matrix)]);
+            let (a, b, scale) = (get("a"), get("b"), self.scale());
+            lm.update(layer, projection, LowRank { a, b, scale })?;
+        }
+        Ok(lm)
+    }
+
+    /// What a file of them holds: the scale goes into B, so that the update is `B·A`.
+    pub fn tensors(&self) -> Result<HashMap<String, Tensor>> {
+        let tensors = self.variables.iter().map(|(name, var)| {
+            let tensor = var.as_detached_tensor();
+            Ok(match name.ends_with(".b") {
+                true => (name.clone(), (tensor * self.scale())?),
+                false => (name.clone(), tensor),
+            })
+        });
+        tensors.collect()
+    }
+}
+
+/// Updates read from a file, to be merged into weights or attached to a model.
+pub struct Updates(HashMap<(usize, Projection), (Tensor, Tensor)>);
+
+impl Updates {
+    /// Reads what [`Lora::tensors`] gave; other tensors of the file are left alone.
+    pub fn load(path: &Path) -> Result<Self> {
+        let shards = Shards::from_file(path)?;
+        let mut updates = HashMap::new();
+        for info in shards.infos() {
+            let Some((layer, projection)) = parse(&info.name) else {
+                continue;
+            };
+            let read = |matrix| -> Result<Tensor> {
+                Ok(shards.read(&name(layer, projection, matrix))?.to_dtype(DType::F32)?)
+            };
+            updates.insert((layer, projection), (read("a")?, read("b")?));
+        }
+        Ok(Self(updates))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `weight + B·A` of one projection; the weight itself where there is no update.
+    pub fn merge(&self, layer: usize, projection: Projection, weight: &Tensor) -> Result<Tensor> {
+        match self.0.get(&(layer, projection)) {
+            Some((a, b)) => Ok((weight.to_dtype(DType::F32)? + b.matmul(a)?)?),
+            None => Ok(weight.clone()),
+        }
+    }
+
+    /// The model with these updates beside its weights.
+    pub fn attach(&self, lm: &LanguageModel) -> Result<LanguageModel> {
+        let mut lm = lm.clone();
+        for (&(layer, projection), (a, b)) in &self.0 {
+            let (a, b) = (a.to_device(lm.device())?, b.to_device(lm.device())?);
+            lm.update(layer, projection, LowRank { a, b, scale: 1.0 })?;
+        }
+        Ok(lm)
+    }
+}
+
+/// Layer and projection of `lora.<layer>.<projection>.a`.
+fn parse(name: &str) -> Option<(usize, Projection)> {
+    let (layer, rest) = name.strip_prefix("lora.")?.split_once('.')?;
+    let projection = rest.strip_suffix(".a")?;
+    let projection = Projection::ALL.into_iter().find(|p| p.name() == projection)?;
+    Some((layer.parse().ok()?, projection))
+}
+
+/// Tensors into a safetensors file, in f16 if `half`. Written beside its place, then renamed.
+pub fn save(path: &Path, tensors: &HashMap<String, Tensor>, half: bool) -> Result<()> {
+    let io = |source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    let stored: HashMap<String, Tensor> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let tensor = tensor.to_device(&Device::Cpu)?;
+            let tensor = match half {
+                true => tensor.to_dtype(DType::F16)?,
+                false => tensor,
+            };
+            Ok((name.clone(), tensor.contiguous()?))
+        })
+        .collect::<Result<_>>()?;
+    let partial = path.with_extension("partial");
+    candle_core::safetensors::save(&stored, &partial)?;
+    std::fs::File::open(&partial)
+        .and_then(|file| file.sync_all())
+        .map_err(io)?;
+    std::fs::rename(&partial, path).map_err(io)
+}

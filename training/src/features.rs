@@ -1,0 +1,358 @@
+//! The stage `features`: every sound and picture once through the encoders that do not learn.
+//!
+//! Shards of safetensors, and an index of one line of JSON a file. A line is written after its shard
+//! is on the disk, so a run that was cut off costs at most one shard's work.
+
+use crate::media::widened;
+use crate::sampler::generator;
+use crate::{Error, Item, Places, Recipe, Result, Split, Stage, read_items};
+use candle_core::{DType, Device, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use vita_model::Vita;
+use vita_model::audio::Transcript;
+use vita_model::connector::Heard;
+use vita_model::vision::{Recognised, Seen};
+
+/// Files of one shard.
+const SHARD: usize = 128;
+/// Of the recordings.
+const SAMPLE_RATE_HZ: u32 = 16_000;
+
+/// One kept file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Entry {
+    /// From the recipe's folder.
+    path: PathBuf,
+    /// Size and time of change: another file of the same name is looked at again.
+    bytes: u64,
+    modified: u64,
+    shard: String,
+    tensor: String,
+    #[serde(flatten)]
+    what: What,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum What {
+    Sound {
+        seconds: f64,
+        text: String,
+        average_log_probability: f64,
+        lowest_log_probability: f64,
+        no_speech_probability: f64,
+        complete: bool,
+    },
+    Picture {
+        names: Option<String>,
+    },
+}
+
+/// Features of one file.
+pub(crate) enum Found {
+    /// With the seconds that it lasts.
+    Sound(PathBuf, Heard, f64),
+    Picture(PathBuf, Seen),
+}
+
+/// The index on disk.
+pub(crate) struct Index {
+    root: PathBuf,
+    folder: PathBuf,
+    entries: HashMap<PathBuf, Entry>,
+    shards: usize,
+}
+
+/// Size and time of change.
+fn stamp(path: &Path) -> Result<(u64, u64)> {
+    let data = std::fs::metadata(path).map_err(Error::io(path))?;
+    let modified = data.modified().map_err(Error::io(path))?;
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((data.len(), since.as_nanos() as u64))
+}
+
+impl Index {
+    pub fn open(places: &Places) -> Result<Self> {
+        let folder = places.stage(Stage::Features);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let path = folder.join("index.jsonl");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(Error::io(&path)(e)),
+        };
+        // the last line may have been cut off
+        let entries = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let entries: HashMap<_, _> = entries
+            .map(|entry: Entry| (places.folder.join(&entry.path), entry))
+            .collect();
+        let mut shards = 0;
+        while folder.join(shard_name(shards)).exists() {
+            shards += 1;
+        }
+        Ok(Self {
+            root: places.folder.clone(),
+            folder,
+            entries,
+            shards,
+        })
+    }
+
+    /// Whether the features of this very file are there.
+    fn has(&self, path: &Path) -> Result<bool> {
+        let Some(entry) = self.entries.get(path) else {
+            return Ok(false);
+        };
+        Ok(stamp(path)? == (entry.bytes, entry.modified))
+    }
+
+    /// All features.
+    pub fn load(&self) -> Result<Vec<Found>> {
+        let mut shards: HashMap<&str, HashMap<String, Tensor>> = HashMap::new();
+        let mut found = Vec::new();
+        for (path, entry) in &self.entries {
+            let file = self.folder.join(&entry.shard);
+            if !shards.contains_key(entry.shard.as_str()) {
+                let tensors = candle_core::safetensors::load(&file, &Device::Cpu)?;
+                shards.insert(&entry.shard, tensors);
+            }
+            let missing = || Error::format(&file, format!("expected a tensor {:?}", entry.tensor));
+            let tensor = shards[entry.shard.as_str()].get(&entry.tensor);
+            let tensor = tensor.ok_or_else(missing)?;
+            found.push(entry.found(path, tensor)?);
+        }
+        Ok(found)
+    }
+
+    /// Writes a shard, then the lines that point to it.
+    fn write(&mut self, batch: &mut Vec<(Entry, Tensor)>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let name = shard_name(self.shards);
+        let mut tensors = HashMap::new();
+        let mut lines = String::new();
+        let mut entries = Vec::new();
+        for (i, (mut entry, tensor)) in batch.drain(..).enumerate() {
+            entry.shard.clone_from(&name);
+            entry.tensor = format!("{i}");
+            let line = serde_json::to_string(&entry).map_err(|e| Error::format(&entry.path, e))?;
+            lines.push_str(&line);
+            lines.push('\n');
+            tensors.insert(entry.tensor.clone(), tensor);
+            entries.push((self.root.join(&entry.path), entry));
+        }
+        let path = self.folder.join(&name);
+        vita_model::train::save(&path, &tensors, false)?;
+        let index = self.folder.join("index.jsonl");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&index)
+            .map_err(Error::io(&index))?;
+        file.write_all(lines.as_bytes()).map_err(Error::io(&index))?;
+        self.entries.extend(entries);
+        self.shards += 1;
+        Ok(())
+    }
+}
+
+fn shard_name(i: usize) -> String {
+    format!("{i:05}.safetensors")
+}
+
+impl Entry {
+    fn found(&self, path: &Path, tensor: &Tensor) -> Result<Found> {
+        let path = path.to_path_buf();
+        Ok(match &self.what {
+            What::Sound {
+                seconds,
+                text,
+                average_log_probability,
+                lowest_log_probability,
+                no_speech_probability,
+                complete,
+            } => {
+                let transcript = Transcript {
+                    text: text.clone(),
+                    ids: Vec::new(),
+                    average_log_probability: *average_log_probability,
+                    lowest_log_probability: *lowest_log_probability,
+                    no_speech_probability: *no_speech_probability,
+                    complete: *complete,
+                };
+                let pooled_input = tensor.clone();
+                let heard = Heard {
+                    transcript,
+                    pooled_input,
+                };
+                Found::Sound(path, heard, *seconds)
+            }
+            What::Picture { names } => {
+                let seen = Seen {
+                    map: widened(tensor)?,
+                    recognised: Vec::<Recognised>::new(),
+                    names: names.clone(),
+                };
+                Found::Picture(path, seen)
+            }
+        })
+    }
+}
+
+/// How far the stage is to go.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Stop after about so long; a later run goes on.
+    pub stop_after: Option<Duration>,
+    pub progress: bool,
+}
+
+/// What the stage has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Files with features, before and now.
+    pub before: usize,
+    pub now: usize,
+    /// Files without.
+    pub missing: usize,
+}
+
+enum Medium<'a> {
+    Sound(&'a Path),
+    Picture(&'a Path),
+}
+
+impl Medium<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Sound(path) | Self::Picture(path) => path,
+        }
+    }
+}
+
+/// Files of the items that are trained on or validated with, each once, in an order in which any
+/// beginning serves: what is validated with first, then all kinds mixed.
+fn files<'a>(items: &'a [Item], seed: u64) -> Vec<Medium<'a>> {
+    let mut files = Vec::new();
+    for split in [Split::Valid, Split::Train] {
+        let mut of_split: Vec<_> = items.iter().filter(|item| item.split == split).collect();
+        of_split.shuffle(&mut generator(seed, 7, split as u64));
+        for item in of_split {
+            files.extend(item.pictures.iter().map(|path| Medium::Picture(path)));
+            files.extend(item.audio.iter().map(|path| Medium::Sound(path)));
+        }
+    }
+    let mut known = HashSet::new();
+    files.retain(|file| known.insert(file.path().to_path_buf()));
+    files
+}
+
+pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
+    let mut items = Vec::new();
+    for file in &recipe.items {
+        items.extend(read_items(&places.folder.join(file))?);
+    }
+    let mut index = Index::open(places)?;
+    let mut wanted = Vec::new();
+    for file in files(&items, recipe.seed) {
+        if !index.has(file.path())? {
+            wanted.push(file);
+        }
+    }
+    let before = index.entries.len();
+    let mut missing = wanted.len();
+    let began = Instant::now();
+    if !wanted.is_empty() {
+        let vita = Vita::load(&places.model, &Default::default())?;
+        let bar = bar(options.progress, wanted.len() as u64);
+        let mut batch = Vec::new();
+        for file in wanted {
+            if options.stop_after.is_some_and(|limit| began.elapsed() >= limit) {
+                break;
+            }
+            batch.push(encode(&vita, &file, &places.folder)?);
+            missing -= 1;
+            bar.inc(1);
+            if batch.len() == SHARD {
+                index.write(&mut batch)?;
+            }
+        }
+        index.write(&mut batch)?;
+        bar.finish_and_clear();
+    }
+    let now = index.entries.len();
+    Ok(Summary {
+        before,
+        now,
+        missing,
+    })
+}
+
+fn encode(vita: &Vita, file: &Medium, root: &Path) -> Result<(Entry, Tensor)> {
+    let path = file.path();
+    let (bytes, modified) = stamp(path)?;
+    let (what, tensor) = match file {
+        Medium::Sound(path) => sound(vita, path)?,
+        Medium::Picture(path) => picture(vita, path)?,
+    };
+    let entry = Entry {
+        path: path.strip_prefix(root).unwrap_or(path).to_path_buf(),
+        bytes,
+        modified,
+        shard: String::new(),
+        tensor: String::new(),
+        what,
+    };
+    Ok((entry, tensor))
+}
+
+fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensor)> {
+    let wav = vita_model::wav::read(path).map_err(|e| Error::format(path, e))?;
+    if wav.sample_rate_hz != SAMPLE_RATE_HZ {
+        let found = wav.sample_rate_hz;
+        return Err(Error::format(
+            path,
+            format!("expected {SAMPLE_RATE_HZ} samples a second, found {found}"),
+        ));
+    }
+    let ears = vita.ears()?;
+    let heard = ears.listen(&ears.features(&wav.samples)?)?;
+    let transcript = heard.transcript;
+    let what = What::Sound {
+        seconds: wav.samples.len() as f64 / f64::from(SAMPLE_RATE_HZ),
+        text: transcript.text,
+        average_log_probability: transcript.average_log_probability,
+        lowest_log_probability: transcript.lowest_log_probability,
+        no_speech_probability: transcript.no_speech_probability,
+        complete: transcript.complete,
+    };
+    Ok((what, heard.pooled_input.to_device(&Device::Cpu)?))
+}
+
+fn picture(vita: &Vita, path: &Path) -> Result<(What, Tensor)> {
+    let picture = image::open(path).map_err(|e| Error::format(path, e))?;
+    let eyes = vita.eyes()?;
+    let seen = eyes.look(&eyes.frames(&[picture.to_rgb8()])?)?;
+    let seen = seen.into_iter().next();
+    let seen = seen.ok_or_else(|| Error::format(path, "gave nothing to see"))?;
+    let names = seen.names;
+    let map = seen.map.to_device(&Device::Cpu)?.to_dtype(DType::F16)?;
+    Ok((What::Picture { names }, map.contiguous()?))
+}
+
+fn bar(shown: bool, files: u64) -> ProgressBar {
+    if !shown {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {pos}/{len} files {elapsed}, {eta} to go";
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(files).with_style(style)
+}

@@ -1,0 +1,253 @@
+//! Instruction tuning: state tokens and answers, with low-rank updates of the language model, the
+//! added rows and the connectors.
+
+mod checkpoint;
+mod measures;
+mod step;
+
+pub use checkpoint::{Checkpoint, Progress};
+pub use measures::{Measures, Share};
+pub use step::Learner;
+
+use crate::curve;
+use crate::media::Store;
+use crate::record::{Line, Record};
+use crate::sampler::{Sampler, generator};
+use crate::{
+    Error, Example, Examples, InstructStage, Item, Places, Recipe, Result, Split, Stage, read_items,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use vita_model::train::Schedule;
+
+/// Updates between two pictures of the curves.
+const CURVE_UPDATES: u64 = 20;
+
+/// How a run is to go.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Go on from the newest checkpoint; without it, a stage that was begun is an error.
+    pub resume: bool,
+    /// Stop after this many updates although the recipe has more.
+    pub stop_after: Option<u64>,
+    /// Show a progress bar.
+    pub progress: bool,
+}
+
+/// What a run has done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    pub updates: u64,
+    pub items: u64,
+    pub measures: Option<Measures>,
+    pub folder: PathBuf,
+}
+
+fn stage_of(recipe: &Recipe) -> Result<&InstructStage> {
+    let missing = || Error::Input("the recipe has no stage [instruct]".into());
+    recipe.instruct.as_ref().ok_or_else(missing)
+}
+
+/// The items of all files of a recipe.
+fn all_items(recipe: &Recipe, places: &Places) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for file in &recipe.items {
+        items.extend(read_items(&places.folder.join(file))?);
+    }
+    Ok(items)
+}
+
+/// One run's parts.
+pub struct Run {
+    stage: InstructStage,
+    seed: u64,
+    folder: PathBuf,
+    learner: Learner,
+    examples: Examples,
+    training: Vec<Item>,
+    validation: Vec<Example>,
+    sampler: Sampler,
+}
+
+impl Run {
+    /// Loads the model and the data, and takes up the newest checkpoint if there is one.
+    pub fn open(recipe: &Recipe, places: &Places) -> Result<Self> {
+        let stage = stage_of(recipe)?.clone();
+        let folder = places.stage(Stage::Instruct);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let mut learner = Learner::load(&places.model, &stage, recipe.seed)?;
+        let items = all_items(recipe, places)?;
+        let vita = learner.vita().clone();
+        let store = Store::open(&vita, places, &items)?;
+        let examples = Examples::new(vita, recipe, store, &items);
+        let makeable = |split| {
+            let wanted = items.iter().filter(move |item| item.split == split);
+            wanted
+                .filter(|item| examples.can_make(item))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let training = makeable(Split::Train);
+        if training.is_empty() {
+            return Err(Error::Input(format!(
+                "none of the {} items can be trained on: none is of the split train, or their sounds and pictures have no features yet (run the stage features first)",
+                items.len()
+            )));
+        }
+        let validation = measures::choose(&makeable(Split::Valid), &stage, recipe.seed);
+        let validation = validation.iter().enumerate().map(|(i, item)| {
+            let rng = &mut generator(recipe.seed, 5, i as u64);
+            examples.make(item, rng)
+        });
+        let validation = validation.collect::<Result<_>>()?;
+        let mut sampler = Sampler::new(&training, stage.mix, recipe.seed);
+        if let Some(checkpoint) = Checkpoint::newest(&folder)? {
+            sampler.draws = checkpoint.progress.draws;
+            learner.restore(&checkpoint)?;
+        }
+        Ok(Self {
+            seed: recipe.seed,
+            stage,
+            folder,
+            learner,
+            examples,
+            training,
+            validation,
+            sampler,
+        })
+    }
+
+    pub fn learner(&self) -> &Learner {
+        &self.learner
+    }
+
+    /// The next update's sequences.
+    fn batch(&mut self) -> Result<Vec<Example>> {
+        let (mut batch, mut tokens) = (Vec::new(), 0);
+        while tokens < self.stage.batch_tokens {
+            let (item, number) = self
+                .sampler
+                .draw()
+                .ok_or_else(|| Error::Input("nothing to train on in this mix".into()))?;
+            let rng = &mut generator(self.seed, 6, number);
+            let example = self.examples.make(&self.training[item], rng)?;
+            tokens += example.len;
+            batch.push(example);
+        }
+        Ok(batch)
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            peak: self.stage.rate.peak,
+            warm_up: self.stage.rate.warm_up,
+            updates: self.stage.updates,
+            floor: self.stage.rate.floor,
+        }
+    }
+
+    /// One update: what the log says of it.
+    pub fn update(&mut self) -> Result<Line> {
+        let began = Instant::now();
+        let batch = self.batch()?;
+        let step = self.learner.step();
+        let rate = self.schedule().rate(step);
+        let (loss, gradient) = self.learner.update(&batch, rate)?;
+        if !loss.is_finite() {
+            return Err(Error::Input(format!(
+                "the loss of update {step} is {loss}: lower rate.peak"
+            )));
+        }
+        Ok(Line::Update {
+            step: step + 1,
+            loss,
+            rate,
+            gradient,
+            items: batch.len(),
+            tokens: batch.iter().map(|example| example.len).sum(),
+            seconds: began.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// How the model does on the items of the split `valid`.
+    pub fn measure(&self) -> Result<Measures> {
+        measures::measure(&self.learner, &self.validation)
+    }
+
+    pub fn save(&self) -> Result<()> {
+        let progress = Progress {
+            step: self.learner.step(),
+            draws: self.sampler.draws,
+        };
+        Checkpoint::save(&self.folder, progress, &self.learner.state()?)
+    }
+}
+
+/// Trains until the recipe's updates are done.
+pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
+    let stage = stage_of(recipe)?.clone();
+    let folder = places.stage(Stage::Instruct);
+    if !options.resume && Checkpoint::newest(&folder)?.is_some() {
+        return Err(Error::Input(format!(
+            "{} holds a run already: --resume goes on with it; to begin anew, remove the folder",
+            folder.display()
+        )));
+    }
+    let mut run = Run::open(recipe, places)?;
+    let begun = run.learner.step();
+    let (mut record, mut lines) = Record::open(&folder.join("log.jsonl"), begun)?;
+    let mut note = |lines: &mut Vec<Line>, line: Line| {
+        let written = record.write(&line);
+        lines.push(line);
+        written
+    };
+    if begun > 0 {
+        note(&mut lines, Line::Resumed { step: begun })?;
+    }
+    let last = options.stop_after.map_or(stage.updates, |n| stage.updates.min(begun + n));
+    let bar = bar(options.progress, begun, last);
+    let mut saved = Instant::now();
+    let mut measures = None;
+    while run.learner.step() < last {
+        let line = run.update()?;
+        let step = run.learner.step();
+        if let Line::Update { loss, .. } = &line {
+            bar.set_message(format!("loss {loss:.3}"));
+        }
+        bar.set_position(step);
+        note(&mut lines, line)?;
+        let ends = step == last;
+        if ends || step.is_multiple_of(stage.validate_updates) {
+            let found = run.measure()?;
+            bar.println(found.to_string());
+            note(&mut lines, Line::Valid(found.clone()))?;
+            measures = Some(found);
+        }
+        if ends || step.is_multiple_of(CURVE_UPDATES) {
+            curve::draw(&folder.join("curve.svg"), &lines)?;
+        }
+        if ends || saved.elapsed() >= Duration::from_secs(stage.save_secs) {
+            run.save()?;
+            saved = Instant::now();
+        }
+    }
+    bar.finish_and_clear();
+    Ok(Summary {
+        updates: run.learner.step(),
+        items: run.sampler.draws.all,
+        measures,
+        folder,
+    })
+}
+
+fn bar(shown: bool, from: u64, to: u64) -> ProgressBar {
+    if !shown {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {pos}/{len} updates {elapsed}, {eta} to go  {wide_msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    let bar = ProgressBar::new(to).with_style(style).with_position(from);
+    bar.reset_eta();
+    bar
+}
