@@ -228,6 +228,7 @@ impl Model {
             device: spec.device.device()?,
             stored: spec.precision.dtype(),
             progress,
+            variables: None,
         };
         let vita = Vita::load(&spec.path, &options).map_err(|e| Error::Load(Arc::new(e)))?;
         let vita = Arc::new(vita);

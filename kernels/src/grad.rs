@@ -101,14 +101,20 @@ fn add_scaled(to: &mut [f32], factor: f32, x: &[f32]) {
 pub fn silu_gate(both: &[f32], inner: usize, out: &mut [f32]) {
     #[inline(always)]
     fn run(both: &[f32], inner: usize, out: &mut [f32]) {
-        for (both, out) in both.chunks_exact(2 * inner).zip(out.chunks_exact_mut(inner)) {
+        for (both, out) in both
+            .chunks_exact(2 * inner)
+            .zip(out.chunks_exact_mut(inner))
+        {
             let (gate, up) = both.split_at(inner);
             for ((out, &g), &u) in out.iter_mut().zip(gate).zip(up) {
                 *out = g / (1.0 + exp(-g)) * u;
             }
         }
     }
-    assert!(inner > 0 && both.len() == 2 * out.len(), "gate and up of {inner}");
+    assert!(
+        inner > 0 && both.len() == 2 * out.len(),
+        "gate and up of {inner}"
+    );
     at_level!(run(both, inner, out));
 }
 
@@ -127,7 +133,10 @@ pub fn silu_gate_backward(both: &mut [f32], inner: usize, grad: &[f32]) {
             }
         }
     }
-    assert!(inner > 0 && both.len() == 2 * grad.len(), "gate and up of {inner}");
+    assert!(
+        inner > 0 && both.len() == 2 * grad.len(),
+        "gate and up of {inner}"
+    );
     at_level!(run(both, inner, grad));
 }
 
@@ -174,11 +183,21 @@ pub fn rotate(xs: &mut [f32], heads: usize, cos: &[f32], sin: &[f32], dim: usize
         }
     }
     assert!(
-        dim > 1 && dim.is_multiple_of(2) && cos.len() == sin.len() && xs.len() == 2 * heads * cos.len(),
+        dim > 1
+            && dim.is_multiple_of(2)
+            && cos.len() == sin.len()
+            && xs.len() == 2 * heads * cos.len(),
         "{} values in heads of {dim}",
         xs.len()
     );
-    at_level!(run(xs, heads, cos, sin, dim, if backwards { -1.0 } else { 1.0 }));
+    at_level!(run(
+        xs,
+        heads,
+        cos,
+        sin,
+        dim,
+        if backwards { -1.0 } else { 1.0 }
+    ));
 }
 
 /// `to[i, :] += Σ_row h[row, i] · x[row, :]` for h `[rows, rank]`, x `[rows, width]`: the gradient of a
@@ -263,12 +282,7 @@ pub fn attention(
     out: &mut [f32],
 ) {
     #[inline(always)]
-    fn run(
-        what: &Sequences,
-        [q, k, v]: [&[f32]; 3],
-        probabilities: &mut [f32],
-        out: &mut [f32],
-    ) {
+    fn run(what: &Sequences, [q, k, v]: [&[f32]; 3], probabilities: &mut [f32], out: &mut [f32]) {
         let (dim, group) = (what.dim, what.heads / what.kv_heads);
         let (q_row, k_row) = (what.heads * dim, what.kv_heads * dim);
         let (mut first, mut rest) = (0, probabilities);
@@ -433,8 +447,15 @@ pub fn cross_entropy(
         "{rows} rows of {own_width} and {added_width} logits"
     );
     assert!(
-        targets.iter().all(|&t| (t as usize) < own_width + added_width),
+        targets
+            .iter()
+            .all(|&t| (t as usize) < own_width + added_width),
         "targets among {own_width} and {added_width} logits"
     );
-    at_level!(run([own, added], [own_width, added_width], targets, weights))
+    at_level!(run(
+        [own, added],
+        [own_width, added_width],
+        targets,
+        weights
+    ))
 }

@@ -10,6 +10,7 @@ mod explain;
 mod model;
 mod probe;
 mod run;
+mod train;
 mod watch;
 
 #[derive(clap::Subcommand, Debug)]
@@ -28,6 +29,8 @@ pub enum Command {
     Probe(probe::Args),
     /// Look at a model's files
     Model(model::Args),
+    /// Train a model by a recipe, going on from where the last run stopped
+    Train(train::Args),
     /// Subscribe and print what arrives
     Watch(watch::Args),
 }
@@ -42,6 +45,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(&args),
             Self::Probe(args) => probe::run(&args),
             Self::Model(args) => model::run(&args),
+            Self::Train(args) => train::run(&args),
             Self::Watch(args) => watch::run(&args),
         }
     }

@@ -2,14 +2,12 @@
 
 use crate::media::{Medium, Store};
 use crate::recognition::{SoundAlikes, misheard, punctuated, typed};
-use crate::{Error, Item, Kind, Phrasing, RecognitionErrors, Recipe, Result};
+use crate::{Error, Item, Kind, Phrasing, Recipe, RecognitionErrors, Result};
 use candle_core::{DType, Device, Tensor};
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use vita_model::Vita;
-use vita_model::prompt::{
-    Content, Conversation, Media, MediaKind, Role, Segment, Turn, user_turn,
-};
+use vita_model::prompt::{Content, Conversation, Media, MediaKind, Role, Segment, Turn, user_turn};
 use vita_model::train::Labels;
 
 /// Part of a sequence.

@@ -89,7 +89,9 @@ impl Index {
             Err(e) => return Err(Error::io(&path)(e)),
         };
         // the last line may have been cut off
-        let entries = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let entries = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
         let entries: HashMap<_, _> = entries
             .map(|entry: Entry| (places.folder.join(&entry.path), entry))
             .collect();
@@ -157,7 +159,8 @@ impl Index {
             .append(true)
             .open(&index)
             .map_err(Error::io(&index))?;
-        file.write_all(lines.as_bytes()).map_err(Error::io(&index))?;
+        file.write_all(lines.as_bytes())
+            .map_err(Error::io(&index))?;
         self.entries.extend(entries);
         self.shards += 1;
         Ok(())
@@ -275,7 +278,10 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
         let bar = bar(options.progress, wanted.len() as u64);
         let mut batch = Vec::new();
         for file in wanted {
-            if options.stop_after.is_some_and(|limit| began.elapsed() >= limit) {
+            if options
+                .stop_after
+                .is_some_and(|limit| began.elapsed() >= limit)
+            {
                 break;
             }
             batch.push(encode(&vita, &file, &places.folder)?);

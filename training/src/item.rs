@@ -71,13 +71,19 @@ pub struct Item {
 pub fn read_items(path: &Path) -> Result<Vec<Item>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, l)| !l.trim().is_empty());
     lines
         .map(|(i, line)| {
             let fail = |reason: String| Error::format(path, format!("line {}: {reason}", i + 1));
             let mut item: Item = serde_json::from_str(line).map_err(|e| fail(e.to_string()))?;
             if item.kind != Kind::Noise && item.answer.is_none() {
-                return Err(fail(format!("item {:?} is a question without an answer", item.id)));
+                return Err(fail(format!(
+                    "item {:?} is a question without an answer",
+                    item.id
+                )));
             }
             let paths = item.audio.iter_mut().chain(&mut item.pictures);
             paths.for_each(|path| *path = folder.join(&*path));

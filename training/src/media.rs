@@ -99,7 +99,10 @@ impl Store {
                 }
             }
         }
-        for item in items.iter().filter(|item| item.split == crate::Split::Train) {
+        for item in items
+            .iter()
+            .filter(|item| item.split == crate::Split::Train)
+        {
             let heard = item.audio.as_ref().and_then(|path| store.sounds.get(path));
             // what says nothing cannot lend its sound to words
             let speaks = !item.words.trim().is_empty();
@@ -122,7 +125,9 @@ impl Store {
     }
 
     pub fn can_see(&self, item: &Item) -> bool {
-        item.pictures.iter().all(|path| self.pictures.contains_key(path))
+        item.pictures
+            .iter()
+            .all(|path| self.pictures.contains_key(path))
     }
 
     pub fn sound(&self, path: &Path) -> Result<Medium> {
@@ -137,7 +142,10 @@ impl Store {
 
     /// Words that nobody spoke, with the sound of a recording of the same kind and about their length.
     pub fn simulated(&self, item: &Item, text: String, rng: &mut StdRng) -> Result<Medium> {
-        let lenders = self.lenders.get(&item.kind).filter(|lenders| !lenders.is_empty());
+        let lenders = self
+            .lenders
+            .get(&item.kind)
+            .filter(|lenders| !lenders.is_empty());
         let lenders = lenders.ok_or_else(|| {
             let id = &item.id;
             Error::Input(format!(
@@ -147,7 +155,9 @@ impl Store {
         let words = text.split_whitespace().count() as f64;
         let wanted = SECONDS_AT_LEAST + SECONDS_PER_WORD * words;
         let nearest = lenders.partition_point(|(seconds, _)| *seconds < wanted);
-        let from = nearest.saturating_sub(ALIKE / 2).min(lenders.len().saturating_sub(ALIKE));
+        let from = nearest
+            .saturating_sub(ALIKE / 2)
+            .min(lenders.len().saturating_sub(ALIKE));
         let alike = &lenders[from..(from + ALIKE).min(lenders.len())];
         let mut heard = Heard::clone(&alike[rng.random_range(0..alike.len())].1);
         heard.transcript.text = text;

@@ -186,7 +186,8 @@ impl Recipe {
             (
                 stage.is_some_and(|s| {
                     let parts = [s.mix.query, s.mix.noise, s.mix.text];
-                    parts.iter().any(|p| !(0.0..=1e6).contains(p)) || parts.iter().sum::<f64>() <= 0.0
+                    parts.iter().any(|p| !(0.0..=1e6).contains(p))
+                        || parts.iter().sum::<f64>() <= 0.0
                 }),
                 "instruct.mix: expected parts of at least 0, not all 0",
             ),

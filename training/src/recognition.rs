@@ -14,7 +14,10 @@ impl SoundAlikes {
     pub fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
         let words: BTreeSet<String> = texts
             .flat_map(str::split_whitespace)
-            .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase())
+            .map(|word| {
+                word.trim_matches(|c: char| !c.is_alphanumeric())
+                    .to_lowercase()
+            })
             .filter(|word| word.chars().all(|c| c.is_ascii_alphabetic()) && !word.is_empty())
             .collect();
         let mut by_sound: BTreeMap<_, Vec<String>> = BTreeMap::new();
@@ -85,9 +88,9 @@ pub fn misheard(
 }
 
 const QUESTION_WORDS: &[&str] = &[
-    "what", "who", "whom", "whose", "which", "when", "where", "why", "how", "is", "are", "am", "was",
-    "were", "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may", "might",
-    "have", "has", "had", "what's", "who's", "where's", "how's",
+    "what", "who", "whom", "whose", "which", "when", "where", "why", "how", "is", "are", "am",
+    "was", "were", "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may",
+    "might", "have", "has", "had", "what's", "who's", "where's", "how's",
 ];
 
 /// Capital at the beginning, and a mark at the end that follows from the first word.
@@ -133,7 +136,10 @@ mod tests {
             substitute: 1.0,
         };
         let heard = misheard("the boat", &alikes, &always, &mut rng);
-        assert!(heard.ends_with(" put") && !heard.contains("boat"), "{heard}");
+        assert!(
+            heard.ends_with(" put") && !heard.contains("boat"),
+            "{heard}"
+        );
     }
 
     #[test]

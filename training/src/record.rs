@@ -22,7 +22,9 @@ pub enum Line {
     },
     Valid(crate::instruct::Measures),
     /// The run went on after a stop.
-    Resumed { step: u64 },
+    Resumed {
+        step: u64,
+    },
 }
 
 impl Line {

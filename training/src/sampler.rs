@@ -1,9 +1,9 @@
 //! Which items are drawn for training, and in which order.
 
 use crate::{Item, Kind, Mix};
+use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
 /// Where in the data a run is.
@@ -30,7 +30,10 @@ pub struct Sampler {
 /// A generator for one decision, from the seed and what is decided.
 pub(crate) fn generator(seed: u64, what: u64, number: u64) -> StdRng {
     let mut bytes = [0; 32];
-    for (part, value) in bytes.chunks_exact_mut(8).zip([seed, what, number, 0x5674_6121]) {
+    for (part, value) in bytes
+        .chunks_exact_mut(8)
+        .zip([seed, what, number, 0x5674_6121])
+    {
         part.copy_from_slice(&value.to_le_bytes());
     }
     StdRng::from_seed(bytes)
@@ -40,7 +43,10 @@ impl Sampler {
     /// Kinds of which there are no items are left out of the mix.
     pub fn new(items: &[Item], mix: Mix, seed: u64) -> Self {
         let pools = Kind::ALL.map(|kind| {
-            let of_kind = items.iter().enumerate().filter(|(_, item)| item.kind == kind);
+            let of_kind = items
+                .iter()
+                .enumerate()
+                .filter(|(_, item)| item.kind == kind);
             of_kind.map(|(i, _)| i).collect::<Vec<_>>()
         });
         let mut mix = [mix.query, mix.noise, mix.text];

@@ -210,7 +210,9 @@ impl LanguageModel {
             false => w.pp("lm_head"),
         };
         let lm_head = match w_head.quantised((rows, hidden), "weight")? {
-            None if config.tie_word_embeddings && w.packs() => Linear::from_tensors(table.clone(), None)?,
+            None if config.tie_word_embeddings && w.packs() => {
+                Linear::from_tensors(table.clone(), None)?
+            }
             _ => Linear::no_bias(hidden, rows, &w_head)?,
         };
         let embed_tokens = table.narrow(0, 0, vocabulary)?;
@@ -316,7 +318,9 @@ impl LanguageModel {
         let which = Tensor::from_iter(added.iter().map(|&i| ids[i] - own), device)?;
         let places = Tensor::from_iter(added.iter().map(|&i| i as u32), device)?;
         let rows = rows.index_select(&which, 0)?.to_dtype(self.compute)?;
-        Ok(embedded.broadcast_mul(&keep)?.index_add(&places, &rows, 0)?)
+        Ok(embedded
+            .broadcast_mul(&keep)?
+            .index_add(&places, &rows, 0)?)
     }
 
     /// One step: embeddings `[tokens, hidden]` of several sequences one after the other, without

@@ -70,7 +70,10 @@ impl SparseMoe {
             }
             let tokens = Tensor::from_vec(share.tokens, count, xs.device())?;
             let weights = match &differentiable {
-                Some(weights) => weights.narrow(1, i, 1)?.contiguous()?.index_select(&tokens, 0)?,
+                Some(weights) => weights
+                    .narrow(1, i, 1)?
+                    .contiguous()?
+                    .index_select(&tokens, 0)?,
                 None => Tensor::from_vec(share.weights, (count, 1), xs.device())?,
             };
             let out = expert.forward(&xs.index_select(&tokens, 0)?)?;

@@ -111,14 +111,18 @@ impl Frozen {
     ) -> Result<Tensor> {
         let (rank, inputs) = a.dims2()?;
         if inputs != self.inputs() || b.dims() != [self.outputs(), rank] {
-            return Err(Error::Input(format!("low-rank {a:?} and {b:?} for {self:?}")));
+            return Err(Error::Input(format!(
+                "low-rank {a:?} and {b:?} for {self:?}"
+            )));
         }
         let op = LowRankProduct {
             weight: self.clone(),
             scale: scale as f32,
             rank,
         };
-        Ok(xs.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op)?)
+        Ok(xs
+            .contiguous()?
+            .apply_op3(&a.contiguous()?, &b.contiguous()?, op)?)
     }
 }
 
@@ -275,7 +279,10 @@ impl CustomOp3 for LowRankProduct {
         let b = Values::F32(values(b, b_layout)?);
         let b = PackedDense::new(b, self.weight.outputs(), self.rank);
         linear(&h, &b, &onto(), &mut out);
-        Ok((CpuStorage::F32(out), with_last(x_layout, self.weight.outputs())))
+        Ok((
+            CpuStorage::F32(out),
+            with_last(x_layout, self.weight.outputs()),
+        ))
     }
 
     fn bwd(
@@ -287,7 +294,9 @@ impl CustomOp3 for LowRankProduct {
         grad: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [dx, da, db] = lend(x, |x| {
-            lend(a, |a| lend(b, |b| lend(grad, |g| self.backward(x, a, b, g))))
+            lend(a, |a| {
+                lend(b, |b| lend(grad, |g| self.backward(x, a, b, g)))
+            })
         })????;
         Ok((
             Some(tensor(dx, x.shape())?),
@@ -317,7 +326,9 @@ impl CustomOp1 for RmsNorm {
         let x = values(storage, layout)?;
         let mut out = vec![0.0; x.len()];
         let eps = self.eps;
-        lend(&self.weight, |weight| normalise(&Norm::Rms { weight, eps }, x, &mut out))?;
+        lend(&self.weight, |weight| {
+            normalise(&Norm::Rms { weight, eps }, x, &mut out)
+        })?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -325,7 +336,9 @@ impl CustomOp1 for RmsNorm {
         let mut out = vec![0.0; arg.elem_count()];
         lend(arg, |x| {
             lend(&self.weight, |weight| {
-                lend(grad, |g| grad::rms_norm_backward(x, weight, self.eps, g, &mut out))
+                lend(grad, |g| {
+                    grad::rms_norm_backward(x, weight, self.eps, g, &mut out)
+                })
             })
         })???;
         Ok(Some(tensor(out, arg.shape())?))
@@ -349,7 +362,9 @@ impl Rotation {
             bail!("expected tokens, heads, dim, found {dims:?}");
         };
         lend(&self.cos, |cos| {
-            lend(&self.sin, |sin| grad::rotate(&mut xs, heads, cos, sin, dim, backwards))
+            lend(&self.sin, |sin| {
+                grad::rotate(&mut xs, heads, cos, sin, dim, backwards)
+            })
         })??;
         Ok(xs)
     }
@@ -373,18 +388,15 @@ impl CustomOp1 for Rotation {
 
 /// Causal attention within sequences of the given lengths that lie one after the other: q
 /// `[tokens, heads, dim]`, k and v `[tokens, kv_heads, dim]`. Result as q.
-pub fn attend_sequences(
-    [q, k, v]: [&Tensor; 3],
-    lengths: &[usize],
-    scale: f64,
-) -> Result<Tensor> {
+pub fn attend_sequences([q, k, v]: [&Tensor; 3], lengths: &[usize], scale: f64) -> Result<Tensor> {
     let op = Attention {
         lengths: lengths.to_vec(),
         scale: scale as f32,
         probabilities: Mutex::default(),
         tracked: q.track_op() || k.track_op() || v.track_op(),
     };
-    Ok(q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)?)
+    Ok(q.contiguous()?
+        .apply_op3(&k.contiguous()?, &v.contiguous()?, op)?)
 }
 
 struct Attention {
@@ -430,7 +442,10 @@ impl CustomOp3 for Attention {
         let kv = (values(k, k_layout)?, values(v, v_layout)?);
         grad::attention(&what, [q, kv.0, kv.1], &mut probabilities, &mut out);
         if self.tracked {
-            *self.probabilities.lock().unwrap_or_else(PoisonError::into_inner) = probabilities;
+            *self
+                .probabilities
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = probabilities;
         }
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
     }
@@ -444,7 +459,10 @@ impl CustomOp3 for Attention {
         grad: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let what = self.sequences(q.dims(), k.dims())?;
-        let kept = self.probabilities.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self
+            .probabilities
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut dq = vec![0.0; q.elem_count()];
         let (mut dk, mut dv) = (vec![0.0; k.elem_count()], vec![0.0; k.elem_count()]);
         lend(q, |q| {

@@ -4,8 +4,8 @@ use crate::{Error, Result};
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A set of named tensors: a checkpoint, a GGUF file, random numbers.
 pub trait Source: Send + Sync {

@@ -259,7 +259,8 @@ impl<'a> Writer<'a> {
         let said = std::mem::take(&mut self.said);
         for (id, place) in self.tokenizer.encode_text_with_places(&text)? {
             self.ids.push(id);
-            self.targets.push(said.iter().any(|s| s.contains(&place.start)));
+            self.targets
+                .push(said.iter().any(|s| s.contains(&place.start)));
         }
         Ok(())
     }

@@ -63,7 +63,10 @@ pub fn pack(lengths: &[usize], packing: Packing) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut filled = 0;
     for (i, &length) in lengths.iter().enumerate() {
-        match groups.last_mut().filter(|_| filled + length <= packing.limit) {
+        match groups
+            .last_mut()
+            .filter(|_| filled + length <= packing.limit)
+        {
             Some(group) => {
                 group.push(i);
                 filled += length;

@@ -117,7 +117,9 @@ impl Updates {
                 continue;
             };
             let read = |matrix| -> Result<Tensor> {
-                Ok(shards.read(&name(layer, projection, matrix))?.to_dtype(DType::F32)?)
+                Ok(shards
+                    .read(&name(layer, projection, matrix))?
+                    .to_dtype(DType::F32)?)
             };
             updates.insert((layer, projection), (read("a")?, read("b")?));
         }
@@ -151,7 +153,9 @@ impl Updates {
 fn parse(name: &str) -> Option<(usize, Projection)> {
     let (layer, rest) = name.strip_prefix("lora.")?.split_once('.')?;
     let projection = rest.strip_suffix(".a")?;
-    let projection = Projection::ALL.into_iter().find(|p| p.name() == projection)?;
+    let projection = Projection::ALL
+        .into_iter()
+        .find(|p| p.name() == projection)?;
     Some((layer.parse().ok()?, projection))
 }
 

@@ -36,10 +36,7 @@ impl Batch<'_> {
     /// inserted with its padding.
     fn embeddings(&self, vita: &Vita) -> (Tensor, Vec<usize>) {
         let mut pictures = match self.get("images") {
-            Some(pixels) => {
-                let tokens = vita.eyes().unwrap().tokens(&pixels).unwrap();
-                tokens.chunk(tokens.dim(0).unwrap(), 0).unwrap()
-            }
+            Some(pixels) => vita.eyes().unwrap().encode(&pixels).unwrap(),
             None => Vec::new(),
         };
         let mut sounds = self.sounds(vita);
@@ -48,11 +45,15 @@ impl Batch<'_> {
         let (mut parts, mut lengths) = (Vec::new(), Vec::new());
         let masks = self.table("attention_mask_in");
         for (row, mask) in self.table("input_ids").iter().zip(masks) {
-            let ids = row.iter().zip(mask).filter(|(_, m)| *m == 1).map(|(&id, _)| id);
+            let ids = row
+                .iter()
+                .zip(mask)
+                .filter(|(_, m)| *m == 1)
+                .map(|(&id, _)| id);
             let before = total(&parts);
             for id in ids {
                 parts.push(match id {
-                    IMAGE => pictures.pop().unwrap().squeeze(0).unwrap(),
+                    IMAGE => pictures.pop().unwrap().vectors,
                     AUDIO => sounds.pop().unwrap(),
                     id => vita.lm().embed(&[id as u32]).unwrap(),
                 });
@@ -94,11 +95,18 @@ fn golden_losses_and_gradients() {
         say("no train_batch.safetensors: skipped");
         return;
     };
-    let mut names: Vec<_> = tensors.0.keys().filter_map(|k| Some(k.split_once('.')?.0)).collect();
+    let mut names: Vec<_> = tensors
+        .0
+        .keys()
+        .filter_map(|k| Some(k.split_once('.')?.0))
+        .collect();
     names.dedup();
     let mut report = Report::new("train_batch");
     for name in names {
-        let batch = Batch { tensors: &tensors, name };
+        let batch = Batch {
+            tensors: &tensors,
+            name,
+        };
         compare(&folder, &batch, &mut report);
     }
     report.finish();
@@ -123,7 +131,12 @@ fn compare(folder: &Folder, batch: &Batch, report: &mut Report) {
         let golden = batch.get("inputs_embeds").unwrap().get(row).unwrap();
         let ours = xs.narrow(0, first, len).unwrap();
         let golden = golden.narrow(0, 0, len).unwrap();
-        report.close(&format!("{}.inputs_embeds{row}", batch.name), &ours, &golden, STAGE);
+        report.close(
+            &format!("{}.inputs_embeds{row}", batch.name),
+            &ours,
+            &golden,
+            STAGE,
+        );
         for (i, &label) in labels.iter().enumerate().filter(|(_, l)| **l != IGNORED) {
             // the position before predicts
             rows.push((first + i - 1) as u32);
@@ -142,9 +155,13 @@ fn compare(folder: &Folder, batch: &Batch, report: &mut Report) {
     let made = variables.made();
     for (name, golden) in wanted {
         let label = format!("{}.grad.{name}", batch.name);
-        let ours = made.get(&name).and_then(|var| gradients.get(var.as_tensor()));
+        let ours = made
+            .get(&name)
+            .and_then(|var| gradients.get(var.as_tensor()));
         // what nothing depends on has no gradient here, a zero one there
-        let ours = ours.cloned().unwrap_or_else(|| golden.zeros_like().unwrap());
+        let ours = ours
+            .cloned()
+            .unwrap_or_else(|| golden.zeros_like().unwrap());
         report.close(&label, &ours, &golden, GRADIENTS);
     }
 }
@@ -163,7 +180,12 @@ fn golden_packing() {
         };
         let limit = case["limit"].as_u64().unwrap() as usize;
         let ours = pack(&numbers(&case["token_lens"]), Packing { limit });
-        let golden: Vec<_> = case["groups"].as_array().unwrap().iter().map(numbers).collect();
+        let golden: Vec<_> = case["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(numbers)
+            .collect();
         report.equal(&format!("{i}"), &ours, &golden);
     }
     report.finish();

@@ -41,7 +41,10 @@ impl Checkpoint {
     fn load(path: &Path) -> Result<Self> {
         let mut state = candle_core::safetensors::load(path, &Device::Cpu)?;
         let missing = || Error::format(path, format!("expected a tensor {PROGRESS:?}"));
-        let json = state.remove(PROGRESS).ok_or_else(missing)?.to_vec1::<u8>()?;
+        let json = state
+            .remove(PROGRESS)
+            .ok_or_else(missing)?
+            .to_vec1::<u8>()?;
         let progress = serde_json::from_slice(&json).map_err(|e| Error::format(path, e))?;
         Ok(Self { progress, state })
     }

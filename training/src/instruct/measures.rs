@@ -68,7 +68,10 @@ impl std::fmt::Display for Measures {
 pub fn choose(items: &[Item], stage: &InstructStage, seed: u64) -> Vec<Item> {
     let mut groups = std::collections::BTreeMap::<_, Vec<&Item>>::new();
     for item in items {
-        groups.entry((item.kind, item.phrasing)).or_default().push(item);
+        groups
+            .entry((item.kind, item.phrasing))
+            .or_default()
+            .push(item);
     }
     for group in groups.values_mut() {
         group.shuffle(&mut generator(seed, 4, 0));
@@ -76,7 +79,11 @@ pub fn choose(items: &[Item], stage: &InstructStage, seed: u64) -> Vec<Item> {
     let mut chosen = Vec::new();
     let mut at = 0;
     while chosen.len() < stage.validate_items && groups.values().any(|group| at < group.len()) {
-        chosen.extend(groups.values().filter_map(|group| group.get(at).copied().cloned()));
+        chosen.extend(
+            groups
+                .values()
+                .filter_map(|group| group.get(at).copied().cloned()),
+        );
         at += 1;
     }
     chosen.truncate(stage.validate_items);

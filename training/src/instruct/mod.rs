@@ -17,7 +17,7 @@ use crate::{
     Error, Example, Examples, InstructStage, Item, Places, Recipe, Result, Split, Stage, read_items,
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vita_model::train::Schedule;
 
@@ -29,8 +29,10 @@ const CURVE_UPDATES: u64 = 20;
 pub struct Options {
     /// Go on from the newest checkpoint; without it, a stage that was begun is an error.
     pub resume: bool,
-    /// Stop after this many updates although the recipe has more.
-    pub stop_after: Option<u64>,
+    /// Stop after so many updates of this run although the recipe has more.
+    pub updates: Option<u64>,
+    /// Stop after about so long.
+    pub stop_after: Option<Duration>,
     /// Show a progress bar.
     pub progress: bool,
 }
@@ -205,7 +207,10 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     if begun > 0 {
         note(&mut lines, Line::Resumed { step: begun })?;
     }
-    let last = options.stop_after.map_or(stage.updates, |n| stage.updates.min(begun + n));
+    let last = options
+        .updates
+        .map_or(stage.updates, |n| stage.updates.min(begun + n));
+    let began = Instant::now();
     let bar = bar(options.progress, begun, last);
     let mut saved = Instant::now();
     let mut measures = None;
@@ -217,7 +222,10 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
         }
         bar.set_position(step);
         note(&mut lines, line)?;
-        let ends = step == last;
+        let late = options
+            .stop_after
+            .is_some_and(|limit| began.elapsed() >= limit);
+        let ends = step == last || late;
         if ends || step.is_multiple_of(stage.validate_updates) {
             let found = run.measure()?;
             bar.println(found.to_string());
@@ -231,6 +239,9 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
             run.save()?;
             saved = Instant::now();
         }
+        if ends {
+            break;
+        }
     }
     bar.finish_and_clear();
     Ok(Summary {
@@ -239,6 +250,20 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
         measures,
         folder,
     })
+}
+
+/// Writes what the newest checkpoint has learnt, as it is put into a model's folder; gives its updates.
+pub fn export(recipe: &Recipe, places: &Places, file: &Path) -> Result<u64> {
+    let folder = places.stage(Stage::Instruct);
+    let checkpoint = Checkpoint::newest(&folder)?;
+    let checkpoint = checkpoint.ok_or_else(|| {
+        let folder = folder.display();
+        Error::Input(format!("{folder} has no checkpoint yet"))
+    })?;
+    let mut learner = Learner::load(&places.model, stage_of(recipe)?, recipe.seed)?;
+    learner.restore(&checkpoint)?;
+    vita_model::train::save(file, &learner.tensors()?, true)?;
+    Ok(checkpoint.progress.step)
 }
 
 fn bar(shown: bool, from: u64, to: u64) -> ProgressBar {

@@ -119,7 +119,8 @@ impl Learner {
             let mut fitting = factors.iter().filter(|(begin, _)| name.starts_with(*begin));
             fitting.next_back().map_or(1.0, |(_, factor)| *factor)
         };
-        self.optimiser.update(&gradients, |name| rate * factor(name))?;
+        self.optimiser
+            .update(&gradients, |name| rate * factor(name))?;
         Ok((value, norm))
     }
 
@@ -190,7 +191,12 @@ impl Learner {
         let mut rows = Vec::new();
         let mut first = 0;
         for example in batch {
-            rows.extend(example.targets.iter().map(|(at, _)| (first + at - 1) as u32));
+            rows.extend(
+                example
+                    .targets
+                    .iter()
+                    .map(|(at, _)| (first + at - 1) as u32),
+            );
             first += example.len;
         }
         let rows = Tensor::new(rows, xs.device())?;

@@ -1,0 +1,111 @@
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use vita_engine::models;
+use vita_training::{Places, Recipe, Stage, features, instruct};
+
+/// `vita train`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The recipe, a TOML
+    recipe: PathBuf,
+
+    /// Only this stage: features or instruct
+    #[arg(long, value_parser = stage)]
+    stage: Option<Stage>,
+
+    /// Go on with a run of the stage instruct that was begun
+    #[arg(long)]
+    resume: bool,
+
+    /// Stop each stage after so many minutes; what is done is kept
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<u64>,
+
+    /// Train nothing: say how the newest checkpoint does on the items of the split valid
+    #[arg(long)]
+    validate: bool,
+
+    /// Train nothing: write what the newest checkpoint has learnt into this file (safetensors, f16)
+    #[arg(long, value_name = "FILE")]
+    export: Option<PathBuf>,
+}
+
+fn stage(name: &str) -> Result<Stage, String> {
+    let known = Stage::ALL.into_iter().find(|stage| stage.name() == name);
+    known.ok_or_else(|| "expected features or instruct".into())
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let recipe = Recipe::load(&args.recipe).context("cannot read the recipe")?;
+    let places = places(&recipe, &args.recipe)?;
+    if let Some(file) = &args.export {
+        let step = instruct::export(&recipe, &places, file).context("cannot export")?;
+        println!("{}: what was learnt in {step} updates", file.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.validate {
+        let run = instruct::Run::open(&recipe, &places).context("cannot validate")?;
+        println!("{}", run.measure()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let limit = args
+        .minutes
+        .map(|minutes| Duration::from_secs(60 * minutes));
+    for stage in Stage::ALL {
+        if args.stage.is_none_or(|wanted| wanted == stage) {
+            run_stage(stage, &recipe, &places, args.resume, limit)
+                .with_context(|| format!("stage {}", stage.name()))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_stage(
+    stage: Stage,
+    recipe: &Recipe,
+    places: &Places,
+    resume: bool,
+    stop_after: Option<Duration>,
+) -> anyhow::Result<()> {
+    match stage {
+        Stage::Features => {
+            let progress = true;
+            let options = features::Options {
+                stop_after,
+                progress,
+            };
+            let summary = features::run(recipe, places, &options)?;
+            let (before, now, missing) = (summary.before, summary.now, summary.missing);
+            println!("features: {now} files, {before} of them from earlier; {missing} missing");
+        }
+        Stage::Instruct => {
+            let options = instruct::Options {
+                resume,
+                stop_after,
+                progress: true,
+                ..instruct::Options::default()
+            };
+            let summary = instruct::run(recipe, places, &options)?;
+            let (updates, items) = (summary.updates, summary.items);
+            println!("instruct: {updates} updates, {items} sequences");
+            if let Some(measures) = summary.measures {
+                println!("{measures}");
+            }
+            println!("curves and log: {}", summary.folder.display());
+        }
+    }
+    Ok(())
+}
+
+fn places(recipe: &Recipe, path: &Path) -> anyhow::Result<Places> {
+    let cache = models::cache_dir().context("no cache: neither VITA_CACHE nor HOME is set")?;
+    let model =
+        models::folder(&recipe.model).with_context(|| format!("{}: model", path.display()))?;
+    Ok(Places {
+        folder: cache.join("training").join(&recipe.name),
+        model,
+    })
+}
