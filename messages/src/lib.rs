@@ -8,6 +8,7 @@ mod message;
 mod publisher;
 pub mod schema;
 mod server_url;
+pub mod service;
 pub mod spool;
 pub mod subject;
 #[cfg(feature = "testing")]

@@ -1,10 +1,11 @@
-//! The documents generated from the types: JSON Schema and AsyncAPI. Committed under `schema/`; a test fails when they are not these.
+//! The documents generated from the types: JSON Schema and AsyncAPI, of messages and commands. Committed under `schema/`; a test fails when they are not these.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{Kind, Place};
 use crate::message::{SCHEMA_VERSION, SPEC_VERSION, schema_of, type_of};
+use crate::service::{Command, RefusalCode};
 use crate::subject::MAX_TOKEN_BYTES;
 
 /// File name of the JSON Schema, which the AsyncAPI document refers to.
@@ -13,12 +14,16 @@ pub const JSON_SCHEMA_FILE: &str = "vita-messages.v1.schema.json";
 pub const ASYNCAPI_FILE: &str = "vita-messages.v1.asyncapi.json";
 
 /// JSON Schema (2020-12) of every message: its `$defs` has `<Kind>Message` for one kind, and the document itself is any of them.
+/// `<Command>Request` and `<Command>Reply` are there as well.
 pub fn json_schema() -> Value {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let messages: Map<String, Value> = Kind::ALL
         .iter()
         .map(|kind| (message_name(*kind), message_schema(*kind, &mut generator)))
         .collect();
+    for command in Command::ALL {
+        command.schemas(&mut generator);
+    }
     let mut definitions = generator.take_definitions(true);
     let any: Vec<Value> = messages
         .keys()
@@ -114,12 +119,15 @@ pub fn asyncapi() -> Value {
             }),
         );
     }
+    for command in Command::ALL {
+        add_command(command, &mut channels, &mut operations, &mut messages);
+    }
     json!({
         "asyncapi": "3.0.0",
         "info": {
             "title": "vita-stream",
             "version": format!("{SCHEMA_VERSION}.0.0"),
-            "description": "What vita-stream says on NATS.",
+            "description": "What vita-stream says on NATS, and what can be asked of it.",
             "license": { "name": "Apache-2.0" },
         },
         "defaultContentType": "application/cloudevents+json",
@@ -133,4 +141,70 @@ pub fn asyncapi() -> Value {
             "messages": messages,
         },
     })
+}
+
+/// A command is received on its own channel, and replied to on the requester's.
+fn add_command(
+    command: Command,
+    channels: &mut Map<String, Value>,
+    operations: &mut Map<String, Value>,
+    messages: &mut Map<String, Value>,
+) {
+    let word = command.name();
+    let names = command.schemas(&mut SchemaSettings::draft2020_12().into_generator());
+    let summaries = [command.summary().to_owned(), refusals()];
+    for (name, summary) in names.iter().zip(summaries) {
+        messages.insert(
+            name.to_string(),
+            json!({
+                "name": name,
+                "summary": summary,
+                "contentType": "application/json",
+                "payload": {
+                    "schemaFormat": "application/schema+json;version=draft-2020-12",
+                    "schema": { "$ref": format!("./{JSON_SCHEMA_FILE}#/$defs/{name}") },
+                },
+            }),
+        );
+    }
+    let [request, reply] = names;
+    let reply_channel = format!("{word}_reply");
+    let of = |name: &str| json!({ name: { "$ref": format!("#/components/messages/{name}") } });
+    channels.insert(
+        word.into(),
+        json!({
+            "address": format!("{{prefix}}.{{source}}.{word}"),
+            "description": format!("{} Request and reply.", command.summary()),
+            "parameters": {
+                "prefix": { "$ref": "#/components/parameters/prefix" },
+                "source": { "$ref": "#/components/parameters/source" },
+            },
+            "messages": of(&request),
+        }),
+    );
+    channels.insert(
+        reply_channel.clone(),
+        json!({ "address": null, "messages": of(&reply) }),
+    );
+    operations.insert(
+        format!("receive_{word}"),
+        json!({
+            "action": "receive",
+            "channel": { "$ref": format!("#/channels/{word}") },
+            "messages": [{ "$ref": format!("#/channels/{word}/messages/{request}") }],
+            "reply": {
+                "channel": { "$ref": format!("#/channels/{reply_channel}") },
+                "messages": [{ "$ref": format!("#/channels/{reply_channel}/messages/{reply}") }],
+            },
+        }),
+    );
+}
+
+/// Said of every reply.
+fn refusals() -> String {
+    let codes = RefusalCode::ALL.map(|code| format!("{} {}", code.number(), code.summary()));
+    format!(
+        "A refusal has no body, but the headers Nats-Service-Error-Code and Nats-Service-Error: {}.",
+        codes.join("; ")
+    )
 }
