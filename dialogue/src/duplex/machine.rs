@@ -110,6 +110,16 @@ impl Duplex {
         self.speaking.as_ref().map(|s| s.generation)
     }
 
+    /// Questions that wait for the listening slot.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing is being answered, judged or waiting.
+    pub fn is_idle(&self) -> bool {
+        self.speaking.is_none() && self.judging.is_none() && self.waiting.is_empty()
+    }
+
     /// Reports that came for a turn or a generation which was over: harmless, and counted.
     pub fn late_reports(&self) -> u64 {
         self.late
@@ -258,17 +268,26 @@ impl Duplex {
     /// Stops what runs, cancels what waits, forgets everything that was said (unlike the reference, whose reset leaves
     /// speech and engines running: spec section 7.6, item 13).
     pub fn reset(&mut self, now: Duration) {
-        if self.speaking.is_some() {
-            self.stop_speaking(now, CutOff::Reset);
-        }
-        if let Some(judging) = self.judging.take() {
-            self.drop_judged(judging.asked, CancelReason::Reset);
-        }
-        while let Some(asked) = self.waiting.pop_front() {
-            self.cancel_asked(asked, CancelReason::Reset);
-        }
+        self.stop_all(now, &CutOff::Reset, &CancelReason::Reset);
         self.history.clear();
         self.publish(Notice::Reset);
+    }
+
+    /// The room is closed: every question that is still open gets its end.
+    pub fn close(&mut self, now: Duration) {
+        self.stop_all(now, &CutOff::Closed, &CancelReason::Closed);
+    }
+
+    fn stop_all(&mut self, now: Duration, cut_off: &CutOff, reason: &CancelReason) {
+        if self.speaking.is_some() {
+            self.stop_speaking(now, cut_off.clone());
+        }
+        if let Some(judging) = self.judging.take() {
+            self.drop_judged(judging.asked, reason.clone());
+        }
+        while let Some(asked) = self.waiting.pop_front() {
+            self.cancel_asked(asked, reason.clone());
+        }
     }
 
     fn new_turn(&mut self) -> TurnId {
@@ -341,11 +360,13 @@ impl Duplex {
         tokens: usize,
     ) {
         let Asked { turn, question, .. } = asked;
-        if let Some(generation) = self.speaking() {
-            self.publish(Notice::Interrupted {
-                generation,
+        if let Some(speaking) = &self.speaking {
+            let interrupted = Notice::Interrupted {
+                turn: speaking.turn,
+                generation: speaking.generation,
                 by: turn,
-            });
+            };
+            self.publish(interrupted);
             self.stop_speaking(now, CutOff::Interrupted { by: turn });
         }
         let generation = GenerationId(self.next_generation);
@@ -360,6 +381,7 @@ impl Duplex {
             probabilities,
         });
         self.publish(Notice::RolesSwapped {
+            turn,
             speaking: slot,
             generation,
         });

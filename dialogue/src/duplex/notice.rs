@@ -20,13 +20,15 @@ pub enum Notice {
         question: Question,
         reason: NoiseReason,
     },
-    /// The running answer `generation` was stopped by the question `by`.
+    /// The running answer `generation` to `turn` was stopped by the question `by`.
     Interrupted {
+        turn: TurnId,
         generation: GenerationId,
         by: TurnId,
     },
-    /// The slots changed roles: `speaking` now answers, the other listens.
+    /// The slots changed roles: `speaking` now answers `turn`, the other listens.
     RolesSwapped {
+        turn: TurnId,
         speaking: Slot,
         generation: GenerationId,
     },
@@ -68,10 +70,14 @@ pub struct Answer {
 /// Why an answer stopped before its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CutOff {
-    Interrupted { by: TurnId },
+    Interrupted {
+        by: TurnId,
+    },
     MaxTokens,
     MaxDuration,
     Reset,
+    /// The room was closed.
+    Closed,
     Failed(String),
 }
 
@@ -95,4 +101,6 @@ pub enum CancelReason {
     JudgingTimedOut,
     Failed(String),
     Reset,
+    /// The room was closed.
+    Closed,
 }
