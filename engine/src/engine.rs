@@ -1,6 +1,5 @@
 //! The thread of a model, on which all its rooms run.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +9,7 @@ use vita_model::Vita;
 use vita_model::scheduler::{Limits, Output, Scheduler};
 
 use crate::Error;
+use crate::models::panic_text;
 use crate::room::{OnEvent, Pacing, Room, RoomSettings, Task, Wake};
 
 /// Rooms that one model has at most.
@@ -244,13 +244,4 @@ impl Worker {
             });
         }
     }
-}
-
-/// What a panic said.
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "no reason given".to_owned())
 }

@@ -13,7 +13,11 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::encode::Encoder;
 use candle_core::{DType, Device};
+use vita_model::scheduler::Limits;
 use vita_model::{LoadOptions, Progress, Vita};
+
+use crate::Engine;
+use crate::room::{OnEvent, Room, RoomSettings};
 
 /// What sort of thing went wrong, for callers that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,6 +224,8 @@ pub struct Model {
     spec: ModelSpec,
     vita: Arc<Vita>,
     encoder: Encoder,
+    /// From the first room on.
+    engine: Mutex<Option<Engine>>,
 }
 
 impl Model {
@@ -236,6 +242,7 @@ impl Model {
             spec: spec.clone(),
             encoder: Encoder::new(vita.clone()),
             vita,
+            engine: Mutex::default(),
         })
     }
 
@@ -251,6 +258,25 @@ impl Model {
     /// The encoding queue of all who use this model.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
+    }
+
+    /// Opens a room, which keeps the model open. Its events go to `on_event`; see there what that may not do.
+    ///
+    /// # Errors
+    /// For settings that cannot be, and where too many rooms are open.
+    pub fn open_room(
+        self: &Arc<Self>,
+        settings: RoomSettings,
+        on_event: OnEvent,
+    ) -> Result<Room, crate::Error> {
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = match &mut *engine {
+            Some(engine) => engine,
+            none => none.insert(Engine::start(self.vita.clone(), Limits::default())?),
+        };
+        let mut room = engine.open_room(settings, on_event)?;
+        room.keep(self.clone());
+        Ok(room)
     }
 }
 

@@ -22,6 +22,7 @@ use vita_model::prompt::Media;
 use vita_model::scheduler;
 
 use crate::Error;
+use crate::models::Model;
 pub use event::Event;
 pub use frames::Frame;
 use inbox::{Inbox, Request};
@@ -82,6 +83,7 @@ pub struct Room {
     wake: Wake,
     step: Option<Duration>,
     vocabulary: usize,
+    model: Option<Arc<Model>>,
 }
 
 /// Rings for the engine's thread, which goes when nobody can ring any more.
@@ -118,8 +120,14 @@ impl Room {
             wake,
             step,
             vocabulary,
+            model: None,
         };
         Ok((room, task))
+    }
+
+    /// Keeps a model open as long as the room is.
+    pub(crate) fn keep(&mut self, model: Arc<Model>) {
+        self.model = Some(model);
     }
 
     /// An utterance ended. In a paced room it is heard when the media have come to its end.
