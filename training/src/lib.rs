@@ -4,6 +4,7 @@
 //! `<cache>/training/<recipe>/<stage>` and takes up its work from there, however it ended.
 
 mod curve;
+pub mod data;
 mod error;
 mod example;
 pub mod features;

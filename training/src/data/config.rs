@@ -1,0 +1,86 @@
+use super::augment::Augment;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Section `[data]` of a recipe: what is made, and how much of it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct DataConfig {
+    /// All choices follow from it.
+    pub seed: u64,
+    /// Folder with the corpus; relative to the recipe.
+    pub corpus: PathBuf,
+    /// Language model (GGUF) whose own answers to free requests are learnt; relative to the cache.
+    pub base: PathBuf,
+    /// Programs that speak at the same time.
+    pub threads: usize,
+    pub augment: Augment,
+    pub train: Counts,
+    pub valid: Counts,
+    /// Half of it in phrasings never trained on.
+    pub test: Counts,
+}
+
+/// Items of each kind.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Counts {
+    pub spoken_questions: usize,
+    pub spoken_talk: usize,
+    pub spoken_prose: usize,
+    pub spoken_chat: usize,
+    /// Noises without speech to anybody.
+    pub sounds: usize,
+    /// Speech known only as what ears might have written.
+    pub simulated_questions: usize,
+    pub simulated_talk: usize,
+    pub simulated_prose: usize,
+    pub typed_questions: usize,
+    pub typed_chat: usize,
+    /// Composed scenes and photos with questions.
+    pub pictures: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            corpus: "data".into(),
+            base: "models/SmolLM2-135M-Instruct.Q4_1.gguf".into(),
+            threads: 2,
+            augment: Augment::default(),
+            train: Counts {
+                spoken_questions: 2_600,
+                spoken_talk: 1_700,
+                spoken_prose: 250,
+                spoken_chat: 80,
+                sounds: 450,
+                simulated_questions: 5_000,
+                simulated_talk: 3_400,
+                simulated_prose: 600,
+                typed_questions: 3_000,
+                typed_chat: 260,
+                pictures: 3_000,
+            },
+            valid: Counts {
+                spoken_questions: 80,
+                spoken_talk: 60,
+                spoken_prose: 12,
+                sounds: 24,
+                typed_questions: 60,
+                pictures: 100,
+                ..Counts::default()
+            },
+            test: Counts {
+                spoken_questions: 600,
+                spoken_talk: 300,
+                spoken_prose: 40,
+                sounds: 200,
+                typed_questions: 400,
+                typed_chat: 50,
+                pictures: 700,
+                ..Counts::default()
+            },
+        }
+    }
+}

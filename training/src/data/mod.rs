@@ -1,0 +1,93 @@
+//! The data of a training: the corpus is expanded into items, spoken by synthetic voices, put into rooms.
+//!
+//! Everything follows from the seed. A clip that is there is not made again, so an interrupted run goes
+//! on where it stopped.
+
+mod augment;
+mod clips;
+mod config;
+mod corpus;
+mod error;
+mod item;
+mod number;
+mod plan;
+mod prose;
+mod sound;
+mod speech;
+mod template;
+mod text;
+
+pub use augment::Augment;
+pub use config::{Counts, DataConfig};
+pub use corpus::Corpus;
+pub use error::{Error, Result};
+pub use item::{ITEMS_FILE, Item, Kind, Phrasing, Rule, Split, System, normalise, read_items};
+pub use speech::RATE_HZ;
+
+use speech::Hibari;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// How far it is: what is being made, how many are done and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub what: &'static str,
+    pub done: usize,
+    pub total: usize,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// Items by split and group.
+    pub items: BTreeMap<(String, String), usize>,
+    pub spoken_secs: f64,
+    /// Clips that could not be made, with the first reason.
+    pub failed: usize,
+    pub first_failure: Option<String>,
+    /// What was left out because something is not installed.
+    pub notes: Vec<String>,
+}
+
+/// Makes `folder/items.jsonl` and the clips it names. `cache` is the set-up's folder. Relative paths
+/// in the config must have been resolved against the recipe's folder ([`DataConfig::corpus`]).
+pub fn make(
+    config: &DataConfig,
+    cache: &Path,
+    folder: &Path,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Summary> {
+    let corpus = Corpus::read(&config.corpus)?;
+    let prose = prose::sentences(&corpus.prose)?;
+    let hibari = Hibari::start(&cache.join("training/python"));
+    let mut notes = Vec::new();
+    if hibari.is_none() {
+        notes.push(
+            "the neural voice (hibari-tts) is not installed: the test has one voice less"
+                .to_owned(),
+        );
+    }
+    let has_hibari = hibari.is_some();
+    let planned = plan::plan(&corpus, &prose, config, &|split| {
+        speech::voices(split, has_hibari)
+    });
+    let clips = clips::make(planned, config, folder, hibari.as_ref(), progress)?;
+    notes.extend(clips.notes);
+    let items = clips.items;
+    item::write_items(folder, &items)?;
+    let mut summary = Summary {
+        spoken_secs: clips.secs,
+        failed: clips.failed,
+        first_failure: clips.first_failure,
+        notes,
+        ..Summary::default()
+    };
+    for item in &items {
+        let split = format!("{:?}", item.split).to_lowercase();
+        *summary
+            .items
+            .entry((split, item.group.clone()))
+            .or_default() += 1;
+    }
+    Ok(summary)
+}
