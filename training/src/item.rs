@@ -1,10 +1,11 @@
 //! What is said, shown and answered: one item a line, JSON.
 
+use crate::data::Rule;
 use crate::{Error, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
     Train,
@@ -13,7 +14,7 @@ pub enum Split {
 }
 
 /// Decides the state token: a question aloud `<1>`, nothing for us `<2>`, a typed question `<3>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     Query,
@@ -25,7 +26,7 @@ impl Kind {
     pub const ALL: [Self; 3] = [Self::Query, Self::Noise, Self::Text];
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phrasing {
     Seen,
@@ -33,7 +34,7 @@ pub enum Phrasing {
 }
 
 /// Which system text the conversation begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum System {
     Lang,
@@ -42,7 +43,7 @@ pub enum System {
 }
 
 /// One item. Paths are absolute after [`read_items`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     pub id: String,
     pub split: Split,
@@ -65,6 +66,9 @@ pub struct Item {
     /// For the tables of the evaluation.
     #[serde(default)]
     pub group: Option<String>,
+    /// When an answer counts as right; without it, when it says what `answer` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right: Option<Rule>,
 }
 
 /// Reads a file of items. Relative paths in it are meant from its folder.

@@ -2,11 +2,11 @@
 
 use super::augment::trimmed;
 use super::config::DataConfig;
-use super::item::{Item, Split};
 use super::plan::{Clip, Planned, rng_for};
 use super::sound::{self, Recording, SYNTHETIC, at_peak, piece};
 use super::speech::{self, Hibari, RATE_HZ, Voice};
 use super::{Error, Progress, Result};
+use crate::{Item, Split};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -121,7 +121,9 @@ fn crowd(planned: &[Planned], studio: &Studio) -> Result<Vec<(Split, Vec<f32>)>>
     for split in [Split::Train, Split::Valid, Split::Test] {
         let spoken = planned.iter().filter(|p| p.item.split == split);
         let spoken = spoken.filter_map(|p| match &p.clip {
-            Some(Clip::Speech(voice)) if p.item.group == "prose" => Some((&p.item, voice)),
+            Some(Clip::Speech(voice)) if p.item.group.as_deref() == Some("prose") => {
+                Some((&p.item, voice))
+            }
             _ => None,
         });
         for (item, voice) in spoken.take(BABBLE_VOICES) {

@@ -1,6 +1,6 @@
 //! The corpus: TOML files that people edit (`training/data` of the repository).
 
-use super::item::Rule;
+use super::rule::Rule;
 use super::template::Template;
 use super::{Error, Result, number};
 use serde::Deserialize;

@@ -4,14 +4,16 @@
 //! on where it stopped.
 
 mod augment;
+mod chat;
 mod clips;
 mod config;
 mod corpus;
 mod error;
-mod item;
+mod items;
 mod number;
 mod plan;
 mod prose;
+mod rule;
 mod sound;
 mod speech;
 mod template;
@@ -21,9 +23,11 @@ pub use augment::Augment;
 pub use config::{Counts, DataConfig};
 pub use corpus::Corpus;
 pub use error::{Error, Result};
-pub use item::{ITEMS_FILE, Item, Kind, Phrasing, Rule, Split, System, normalise, read_items};
+pub use items::ITEMS_FILE;
+pub use rule::{Rule, normalise};
 pub use speech::RATE_HZ;
 
+use crate::{Item, Kind};
 use speech::Hibari;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -73,8 +77,12 @@ pub fn make(
     });
     let clips = clips::make(planned, config, folder, hibari.as_ref(), progress)?;
     notes.extend(clips.notes);
-    let items = clips.items;
-    item::write_items(folder, &items)?;
+    let mut items = clips.items;
+    // Training may begin while the base model still answers.
+    items::write_items(folder, &answered(&items))?;
+    chat::answer(&mut items, &cache.join(&config.base), folder, progress)?;
+    let items = answered(&items);
+    items::write_items(folder, &items)?;
     let mut summary = Summary {
         spoken_secs: clips.secs,
         failed: clips.failed,
@@ -86,8 +94,14 @@ pub fn make(
         let split = format!("{:?}", item.split).to_lowercase();
         *summary
             .items
-            .entry((split, item.group.clone()))
+            .entry((split, item.group.clone().unwrap_or_default()))
             .or_default() += 1;
     }
     Ok(summary)
+}
+
+/// Without questions that nothing is known to answer.
+fn answered(items: &[Item]) -> Vec<Item> {
+    let whole = |item: &&Item| item.kind == Kind::Noise || item.answer.is_some();
+    items.iter().filter(whole).cloned().collect()
 }

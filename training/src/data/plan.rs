@@ -3,10 +3,11 @@
 
 use super::config::{Counts, DataConfig};
 use super::corpus::{Corpus, Intent, Row, Talk};
-use super::item::{Item, Kind, Phrasing, Rule, Split, System};
+use super::rule::Rule;
 use super::speech::{Voice, choose};
 use super::template::Template;
 use super::text;
+use crate::{Item, Kind, Phrasing, Split, System};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
@@ -77,6 +78,7 @@ pub fn plan(
     let mut planner = Planner {
         corpus,
         prose,
+        seed: config.seed,
         rng: StdRng::seed_from_u64(config.seed),
         taken: BTreeSet::new(),
         out: Vec::new(),
@@ -94,6 +96,7 @@ pub fn plan(
 struct Planner<'a> {
     corpus: &'a Corpus,
     prose: &'a (Vec<String>, Vec<String>),
+    seed: u64,
     rng: StdRng,
     taken: BTreeSet<String>,
     out: Vec<Planned>,
@@ -107,28 +110,42 @@ impl Planner<'_> {
             _ => &[Phrasing::Seen],
         };
         for &phrasing in phrasings {
+            // A generator for each part: another count in one leaves the clips of the others as they are.
+            self.begin(split, phrasing, "spoken questions");
             let questions = self.questions(counts.spoken_questions / phrasings.len(), phrasing);
             self.spoken(split, voices, questions);
+            self.begin(split, phrasing, "spoken talk");
             let talk = self.talk(counts.spoken_talk / phrasings.len(), phrasing);
             self.spoken(split, voices, talk);
+            self.begin(split, phrasing, "spoken prose");
             let prose = self.prose(counts.spoken_prose / phrasings.len(), phrasing);
             self.spoken(split, voices, prose);
+            self.begin(split, phrasing, "spoken chat");
             let chat = self.chat(counts.spoken_chat / phrasings.len(), phrasing);
             self.spoken(split, voices, chat);
 
+            self.begin(split, phrasing, "simulated questions");
             let questions = self.questions(counts.simulated_questions / phrasings.len(), phrasing);
             self.simulated(split, questions);
+            self.begin(split, phrasing, "simulated talk");
             let talk = self.talk(counts.simulated_talk / phrasings.len(), phrasing);
             self.simulated(split, talk);
+            self.begin(split, phrasing, "simulated prose");
             let prose = self.prose(counts.simulated_prose / phrasings.len(), phrasing);
             self.simulated(split, prose);
 
+            self.begin(split, phrasing, "typed questions");
             let questions = self.questions(counts.typed_questions / phrasings.len(), phrasing);
             self.typed(split, questions);
+            self.begin(split, phrasing, "typed chat");
             let chat = self.chat(counts.typed_chat / phrasings.len(), phrasing);
             self.typed(split, chat);
         }
         self.sounds(split, counts.sounds);
+    }
+
+    fn begin(&mut self, split: Split, phrasing: Phrasing, part: &str) {
+        self.rng = rng_for(self.seed, &format!("{split:?} {phrasing:?} {part}"));
     }
 
     /// Intents in turn, more often those with many answers; of each, phrasings in turn.
@@ -303,10 +320,10 @@ impl Planner<'_> {
             pictures: Vec::new(),
             system: System::Lang,
             answer: line.answer,
-            intent: line.intent,
-            voice,
-            phrasing: line.phrasing,
-            group: line.group,
+            intent: Some(line.intent).filter(|i| !i.is_empty()),
+            voice: Some(voice),
+            phrasing: Some(line.phrasing),
+            group: Some(line.group),
             right: line.right,
         };
         self.out.push(Planned { item, clip });
@@ -383,13 +400,15 @@ mod tests {
         let voices = |split| -> BTreeSet<String> {
             let clips = planned.iter().filter(|p| p.item.split == split);
             let speech = clips.filter(|p| matches!(p.clip, Some(Clip::Speech(_))));
-            speech.map(|p| p.item.voice.clone()).collect()
+            speech
+                .map(|p| p.item.voice.clone().unwrap_or_default())
+                .collect()
         };
         assert!(voices(Split::Train).is_disjoint(&voices(Split::Test)));
-        assert!(of(Split::Train).all(|i| i.phrasing == Phrasing::Seen));
-        assert!(of(Split::Valid).all(|i| i.phrasing == Phrasing::Seen));
+        assert!(of(Split::Train).all(|i| i.phrasing == Some(Phrasing::Seen)));
+        assert!(of(Split::Valid).all(|i| i.phrasing == Some(Phrasing::Seen)));
         let unseen = of(Split::Test)
-            .filter(|i| i.phrasing == Phrasing::Unseen)
+            .filter(|i| i.phrasing == Some(Phrasing::Unseen))
             .count();
         assert!(unseen > 300, "{unseen}");
     }
@@ -398,10 +417,9 @@ mod tests {
     fn neither_a_question_word_nor_the_length_decides() {
         let planned = planned();
         let spoken = |kind| {
-            planned
-                .iter()
-                .map(|p| &p.item)
-                .filter(move |i| i.kind == kind && i.group != "chat" && !i.words.is_empty())
+            planned.iter().map(|p| &p.item).filter(move |i| {
+                i.kind == kind && i.group.as_deref() != Some("chat") && !i.words.is_empty()
+            })
         };
         let asks = |kind| {
             let all: Vec<&Item> = spoken(kind).collect();

@@ -1,8 +1,8 @@
 //! Sentences of running text: the corpus's own, and those of Debian's `fortunes` where it is installed.
 
-use super::item::Split;
 use super::sound::split_of;
 use super::{Error, Result};
+use crate::Split;
 use std::collections::BTreeSet;
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! Sounds of a room that are not speech to anybody: recordings from system packages, and synthetic ones.
 
-use super::item::Split;
 use super::speech::{RATE_HZ, output};
 use super::{Error, Result};
+use crate::Split;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;

@@ -1,7 +1,7 @@
 //! Synthesis of speech by programs of the system, each voice on one side of the split.
 
-use super::item::Split;
 use super::{Error, Result};
+use crate::Split;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
