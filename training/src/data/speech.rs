@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use vita_model::{resample, wav};
@@ -229,7 +229,7 @@ fn speak(
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<f32>> {
+fn read(path: &Path) -> Result<Vec<f32>> {
     let sound = wav::read(path)?;
     resample::resample(&sound.samples, sound.sample_rate_hz, RATE_HZ)
         .map_err(|e| Error::tool("resample", e.to_string()))
