@@ -1,11 +1,13 @@
 //! GStreamer elements of vita-stream: `libgstvita.so`, and the same elements for a program that links them.
 
 pub mod common;
+mod encoder;
 mod framesampler;
 mod mel;
 mod vad;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+    encoder::register(plugin)?;
     framesampler::register(plugin)?;
     mel::register(plugin)?;
     vad::register(plugin)

@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::LazyLock,
+    sync::{LazyLock, Once},
 };
 
 use gst::prelude::*;
@@ -76,8 +76,12 @@ fn normalise(text: &str) -> String {
 }
 
 fn elements() -> BTreeSet<String> {
-    gst::init().unwrap();
-    gstvita::plugin_register_static().unwrap();
+    // Both tests ask, beside each other.
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        gst::init().unwrap();
+        gstvita::plugin_register_static().unwrap();
+    });
     gst::Registry::get()
         .features_by_plugin("vita")
         .iter()

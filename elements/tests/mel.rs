@@ -138,7 +138,7 @@ fn a_file_in_a_pipeline_gives_the_frames_of_the_model() {
         assert_eq!(
             sample.caps().unwrap().to_string(),
             "other/tensors, format=(string)static, num_tensors=(int)1, types=(string)float32, \
-             dimensions=(string)80:1:1:1, framerate=(fraction)100/1"
+             dimensions=(string)80:1:1:1, framerate=(fraction)100/1, frontend=(string)whale"
         );
         buffers.push(sample.buffer_owned().unwrap());
     }

@@ -323,3 +323,16 @@ proptest! {
         prop_assert_eq!(frames.len() / 80, length / 160);
     }
 }
+
+#[test]
+fn a_frame_of_silence_is_that_of_zeros() {
+    for fbank in [
+        Fbank::whale(&WhaleConfig::default()).unwrap(),
+        Fbank::whisper(),
+    ] {
+        let frames = fbank.compute(&[0.0; 1_600]).unwrap();
+        for frame in frames.chunks_exact(fbank.num_mel_bins()) {
+            assert_eq!(frame, fbank.silence());
+        }
+    }
+}

@@ -298,3 +298,28 @@ proptest! {
         let _ = Manifest::parse(Path::new("vita.toml"), &String::from_utf8_lossy(&bytes));
     }
 }
+
+/// What a stream cannot know is the signal's mirror image at its ends, and that silence follows at once.
+#[test]
+fn frames_of_a_stream_become_the_features_of_the_utterance() {
+    let folder = model_folder();
+    let vita = Vita::load(folder.path(), &LoadOptions::default()).unwrap();
+    let ears = vita.ears().unwrap();
+    let samples: Vec<f32> = (0..16_000).map(|i| (i as f32 / 9.0).sin() / 3.0).collect();
+    let whole = ears.features(&samples).unwrap();
+    let streamed = ears.fbank.compute(&samples).unwrap();
+    assert_eq!(streamed.len(), 100 * 80);
+    let streamed = ears.features_of_frames(streamed).unwrap();
+    assert_eq!(streamed.dims(), whole.dims());
+    assert_eq!(streamed.dims(), [110, 80]);
+    let inside = |features: &Tensor| {
+        let inside = features.narrow(0, 0, 98).unwrap();
+        inside.to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(inside(&streamed), inside(&whole));
+    let silence = |features: &Tensor| features.get(109).unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(silence(&streamed), silence(&whole));
+    assert_eq!(ears.max_frames(), 2_990);
+    assert!(ears.features_of_frames(vec![0.0; 81]).is_err());
+    assert!(ears.features_of_frames(Vec::new()).is_err());
+}

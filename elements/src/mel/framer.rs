@@ -1,6 +1,6 @@
 //! From audio buffers to buffers of frames: the frame clock, runs and grouping. Pushes nothing itself.
 
-use vita_model::fbank::{Fbank, FbankState};
+use vita_model::fbank::{self, Fbank, FbankState};
 
 /// A PTS this far from where the samples say it should be starts a new run, as in GStreamer's audio sinks. Less is
 /// jitter, which the frame clock ignores.
@@ -222,6 +222,10 @@ impl Framer {
 
     fn caps(&self, frames: usize) -> gst::Caps {
         let samples = (self.fbank.frame_shift() * frames) as i32;
+        let frontend = match self.fbank.frontend() {
+            fbank::Frontend::Whale { .. } => "whale",
+            fbank::Frontend::Whisper => "whisper",
+        };
         gst::Caps::builder("other/tensors")
             .field("format", "static")
             .field("num_tensors", 1i32)
@@ -234,6 +238,7 @@ impl Framer {
                 "framerate",
                 gst::Fraction::new(self.fbank.sample_rate_hz() as i32, samples),
             )
+            .field("frontend", frontend)
             .build()
     }
 

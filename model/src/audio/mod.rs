@@ -2,6 +2,7 @@
 
 pub mod adapter;
 mod ears;
+mod frames;
 pub mod whale;
 pub mod whisper;
 

@@ -67,6 +67,15 @@ impl FbankState {
 }
 
 impl Fbank {
+    /// A frame of digital silence (without dither): the floor of the energies in every bin.
+    pub fn silence(&self) -> Vec<f32> {
+        let floor = match self.frontend {
+            Frontend::Whale { .. } => KALDI_FLOOR.ln(),
+            Frontend::Whisper => WHISPER_FLOOR.log10(),
+        };
+        vec![floor; self.num_mel_bins()]
+    }
+
     /// The state of a new stream. All memory that the stream will need is allocated here.
     pub fn state(&self) -> FbankState {
         let fft_len = self.fft.len();
