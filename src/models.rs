@@ -4,24 +4,32 @@ use std::path::Path;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use vita_engine::models::{self, DeviceSpec, ErrorKind, Model, ModelSpec};
+use vita_engine::models::{self, DeviceSpec, ErrorKind, Model, ModelSpec, Precision};
 use vita_model::checkpoint::Inspection;
+
+use crate::plan::ModelPlan;
 
 /// The model that is meant when none is named.
 pub const DEFAULT: &str = "nano";
 
-/// The spec of a model by its name or path.
-///
-/// # Errors
-/// Those of [`models::folder`].
-pub fn spec(name: &str, device: DeviceSpec) -> Result<ModelSpec, models::Error> {
-    let spec = ModelSpec::named(name)?;
-    Ok(ModelSpec { device, ..spec })
+/// Opens a model in f32, with a bar on standard error while it loads, if that is a terminal.
+pub fn open(name: &str, device: DeviceSpec) -> anyhow::Result<Arc<Model>> {
+    open_planned(&ModelPlan {
+        name: name.to_owned(),
+        device,
+        precision: Precision::default(),
+    })
 }
 
-/// Opens a model, with a bar on standard error while it loads, if that is a terminal.
-pub fn open(name: &str, device: DeviceSpec) -> anyhow::Result<Arc<Model>> {
-    let opened = spec(name, device).and_then(|spec| {
+/// As [`open`], as a config says.
+pub fn open_planned(plan: &ModelPlan) -> anyhow::Result<Arc<Model>> {
+    let name = &plan.name;
+    let opened = ModelSpec::named(name).and_then(|named| {
+        let spec = ModelSpec {
+            device: plan.device,
+            precision: plan.precision,
+            ..named
+        };
         let bar = bar(name, &spec.path);
         let shown = bar.clone();
         let progress: vita_model::Progress = Arc::new(move |bytes| shown.set_position(bytes));

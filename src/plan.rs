@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vita_engine::models::{DeviceSpec, Precision};
 use vita_messages::{Broker, ServerUrl, ServerUrlError};
 
 use schemars::JsonSchema;
@@ -75,12 +76,24 @@ pub struct SourcePlan {
     pub launch: Secret,
     pub video: Wanted,
     pub audio: Wanted,
+    /// What answers in it; `None`: nothing does.
+    pub model: Option<ModelPlan>,
     /// Certificates for the media source to trust; no gst-launch text can say that.
     pub tls_ca_file: Option<PathBuf>,
     pub at_end: AtEnd,
     /// No buffer from the source for this long means that it stalled.
     pub stall_timeout: Duration,
     pub retry: Retry,
+}
+
+/// A model as the elements of a pipeline open it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ModelPlan {
+    /// A folder, or a name in the cache.
+    pub name: String,
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub device: DeviceSpec,
+    pub precision: Precision,
 }
 
 /// Whether a medium is taken from a source.

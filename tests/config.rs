@@ -184,6 +184,7 @@ fn every_problem_is_told_with_its_place_and_remedy() {
         "MissingFile",
         "MissingKey",
         "MissingVariable",
+        "Model",
         "OutOfRange",
         "Pipeline",
         "PlainSecret",
@@ -296,4 +297,66 @@ fn media(file: &str) -> PathBuf {
         .unwrap()
         .join("media")
         .join(file)
+}
+
+#[test]
+fn a_model_answers_in_every_source_that_does_not_say_otherwise() {
+    let text = format!(
+        r#"
+version = 1
+model = {{ name = "{}/tests/golden/checkpoint", device = "cpu", query_threshold = 0.7 }}
+[[source]]
+name = "all"
+type = "test"
+[[source]]
+name = "own"
+type = "rtsp"
+uri = "rtsp://127.0.0.1/a"
+model = {{ system_prompt = "Be brief, \"please\".", query_threshold = 0.9, look_back_ms = 500 }}
+[[source]]
+name = "silent"
+type = "test"
+model = {{ enabled = false }}
+[[source]]
+name = "blind"
+type = "test"
+video = "off"
+"#,
+        root().display()
+    );
+    let sources = load(Path::new("/etc/vita/model.toml"), &text)
+        .deployment
+        .unwrap()
+        .plan()
+        .sources;
+    let launch = |name: &str| {
+        let source = sources.iter().find(|source| source.name == name).unwrap();
+        (source.launch.reveal().to_owned(), source.model.clone())
+    };
+    let (all, model) = launch("all");
+    let checkpoint = format!("{}/tests/golden/checkpoint", root().display());
+    assert_eq!(model.map(|model| model.name), Some(checkpoint.clone()));
+    let sink = format!("vitallmsink name=llm model={checkpoint} device=cpu query-threshold=0.7");
+    assert!(all.contains(&sink), "{all}");
+    assert!(
+        all.contains("! llm.video_0 )") && all.contains("! llm.audio_0 )"),
+        "{all}"
+    );
+    assert!(!all.contains("fakesink"), "{all}");
+    let (own, _) = launch("own");
+    assert!(
+        own.contains("query-threshold=0.9") && own.contains("look-back=500000000"),
+        "{own}"
+    );
+    let (silent, model) = launch("silent");
+    assert!(
+        silent.contains("fakesink") && !silent.contains("llm"),
+        "{silent}"
+    );
+    assert_eq!(model, None);
+    let (blind, _) = launch("blind");
+    assert!(
+        blind.contains("llm.audio_0") && !blind.contains("video"),
+        "{blind}"
+    );
 }

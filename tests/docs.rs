@@ -91,15 +91,17 @@ is a template in `pipelines/`, and `type = "launch"` takes one of your own:
 - `name=${parameter}` puts a value in, `name=${parameter:default}` has one for when none is given, and `name=${parameter?}` is left out
   altogether then, so that the element's own default holds. Values are escaped: one can set its property and nothing else, so leave
   out quotes.
-- A line `[video]` or `[audio]` begins the part that is left out when the source has `video = "off"` or `audio = "off"`.
+- A line `[video]` or `[audio]` begins the part that is left out when the source has `video = "off"` or `audio = "off"`. `[model]` begins one
+  that is there only with a model, `[no model]` one that is there only without, and `[video, model]` takes both.
 
 What the program relies on: the media source is named `source` (a second one `source-…`); when nothing passes over one of its pads, it
 has stalled. What is done with video is a bin `( name=video … )`, with audio `( name=audio … )`, each with its own sinks; a bin that the
 source gives no stream for is removed, so one template serves cameras with both and with either. Queues are bounded.
-Behind live sources they are `leaky=downstream`, which drops the oldest data, and sinks have `async=false`.
+Behind live sources they are `leaky=downstream`, which drops the oldest data, and sinks have `async=false`. The element that answers is
+`vitallmsink name=llm`; commands reach it by that name.
 
-The parameters of a template of your own are those under `parameters`, and those of every source: `fps`, as a fraction such as `1/2`, and
-`vad.threshold` and its like.
+The parameters of a template of your own are those under `parameters`, and those of every source: `fps`, as a fraction such as `1/2`,
+`vad.threshold` and its like, and `model.name` and its like.
 
 `vita explain` prints secrets as variables that the shell expands. gst-launch-1.0 reads what they expand to once more: there, a secret
 with a backslash in it must have two. The program itself takes it as it is. And while the program removes a branch that gets no stream,
@@ -116,6 +118,7 @@ fn the_reference_is_the_one_committed() {
     keys(&mut text, schema, "", None);
     for (title, name) in [
         ("`[nats]`", "Nats"),
+        ("`[model]`, and `model` of a source", "Model"),
         ("`[defaults]`, and keys of every source", "Common"),
     ] {
         let definition = &schema["$defs"][name];

@@ -75,6 +75,7 @@ pub fn text(source: &SourceDeployment) -> String {
         let origin = match setting.origin {
             Origin::Source => "source",
             Origin::Defaults => "[defaults]",
+            Origin::Model => "[model]",
             Origin::Template => "template",
         };
         (setting.parameter.as_str(), value, origin)

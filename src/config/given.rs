@@ -17,13 +17,14 @@ pub(super) struct Given {
 }
 
 impl Given {
-    fn add(&mut self, parameter: &str, value: Option<Value>, origin: Origin) {
+    pub fn add(&mut self, parameter: &str, value: Option<Value>, origin: Origin) {
         let Some(value) = value else { return };
         let value = value.plain().map_or(value, |text| {
             Value::from(spelling::to_pipeline(parameter, &text))
         });
         let key = match origin {
             Origin::Defaults => format!("defaults.{parameter}"),
+            Origin::Model => parameter.to_owned(),
             Origin::Source | Origin::Template => format!("{}.{parameter}", self.key),
         };
         self.settings.push((

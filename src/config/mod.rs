@@ -4,6 +4,7 @@
 //! references and defaults, renders each source's template and leaves what can run.
 
 mod given;
+mod model;
 mod pipeline;
 mod problem;
 mod resolve;

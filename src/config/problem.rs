@@ -59,6 +59,8 @@ pub enum Kind {
     Broker,
     /// The camera does not answer as it should.
     Camera,
+    /// A model that is not there, or cannot be loaded.
+    Model,
 }
 
 impl Problem {

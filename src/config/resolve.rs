@@ -9,7 +9,9 @@ use super::source;
 use super::text::{Text, Unresolved};
 use super::types::{Config, Nats};
 use crate::launch::{Line, Piece, Value, secrets};
-use crate::plan::{AtEnd, NatsPlan, NatsServer, Plan, Retry, Secret, SourcePlan, Wanted};
+use crate::plan::{
+    AtEnd, ModelPlan, NatsPlan, NatsServer, Plan, Retry, Secret, SourcePlan, Wanted,
+};
 
 /// A config, resolved.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct SourceDeployment {
     pub endpoint: Option<Endpoint>,
     pub video: Wanted,
     pub audio: Wanted,
+    /// What answers; `None`: nothing does.
+    pub model: Option<ModelPlan>,
     pub tls_ca_file: Option<PathBuf>,
     pub at_end: AtEnd,
     pub stall_timeout: Duration,
@@ -54,6 +58,8 @@ pub enum Origin {
     Source,
     /// The section `[defaults]`.
     Defaults,
+    /// The section `[model]`.
+    Model,
     /// The template.
     Template,
 }
@@ -92,6 +98,7 @@ impl SourceDeployment {
             launch: self.line.text(),
             video: self.video,
             audio: self.audio,
+            model: self.model.clone(),
             tls_ca_file: self.tls_ca_file.clone(),
             at_end: self.at_end,
             stall_timeout: self.stall_timeout,
@@ -135,8 +142,8 @@ pub fn resolve(
             .error(Kind::MissingKey, "", "there is no source", remedy);
     }
     let sources = config.sources.iter().enumerate();
-    let sources = sources
-        .filter_map(|(index, written)| source::resolve(written, &config.defaults, index, context));
+    let sources =
+        sources.filter_map(|(index, written)| source::resolve(written, config, index, context));
     Deployment {
         nats,
         sources: sources.collect(),

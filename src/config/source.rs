@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::given::{Given, add_own_keys, add_vad};
+use super::model::add_model;
 use super::problem::Kind;
 use super::resolve::{Context, Origin, Setting, SourceDeployment};
 use super::types::{
-    Common, File, Launch, ParameterValue, Retry as WrittenRetry, Source, SourceKind,
+    Common, Config, File, Launch, ParameterValue, Retry as WrittenRetry, Source, SourceKind,
 };
-use crate::launch::{self, Fallback, LaunchError, Media, Template, Value, Values, secrets};
+use crate::launch::{self, Fallback, LaunchError, Media, Parts, Template, Value, Values, secrets};
 use crate::plan::{AtEnd, Retry, Wanted};
 
 const STALL_TIMEOUT_SECS: f64 = 10.0;
@@ -17,10 +18,11 @@ const RETRY: (f64, f64, f64) = (0.5, 30.0, 0.2);
 /// `None`: too much is wrong to say what would run; the problems are told.
 pub(super) fn resolve(
     source: &Source,
-    defaults: &Common,
+    config: &Config,
     index: usize,
     context: &mut Context,
 ) -> Option<SourceDeployment> {
+    let defaults = &config.defaults;
     let key = format!("source[{index}]");
     let mut given = Given {
         settings: Vec::new(),
@@ -35,6 +37,10 @@ pub(super) fn resolve(
     given.add_common("fps", common.fps, defaults.fps);
     add_vad(&mut given, common.vad.as_ref(), defaults.vad.as_ref());
     let endpoint = add_own_keys(&source.kind, &mut given, context);
+    let own_model = source.model.as_ref();
+    let takes_model = template.has_model() || own_model.is_some();
+    let common_model = config.model.as_ref().filter(|_| takes_model);
+    let model = add_model(&mut given, own_model, common_model, context);
 
     let parameters = template.parameters();
     given.settings.retain(|(key, setting)| {
@@ -66,11 +72,12 @@ pub(super) fn resolve(
         .iter()
         .map(|(_, s)| (s.parameter.clone(), s.value.clone()))
         .collect();
-    let wanted = |media| match media {
-        Media::Video => video != Wanted::Off,
-        Media::Audio => audio != Wanted::Off,
+    let parts = Parts {
+        video: video != Wanted::Off,
+        audio: audio != Wanted::Off,
+        model: model.is_some(),
     };
-    let line = match template.render(&values, wanted) {
+    let line = match template.render(&values, parts) {
         Ok(line) => line,
         Err(errors) => {
             for error in errors {
@@ -111,6 +118,7 @@ pub(super) fn resolve(
         endpoint,
         video,
         audio,
+        model,
         at_end: at_end(&source.kind),
         stall_timeout: Duration::from_secs_f64(stall_timeout_secs),
         retry: retry(

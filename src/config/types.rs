@@ -20,6 +20,9 @@ pub struct Config {
     pub nats: Nats,
     #[serde(default)]
     pub defaults: Common,
+    /// The model that answers what is asked in all sources. Without it nothing is answered, except in sources with a `model` of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Model>,
     /// What to listen to and look at, in any number.
     #[serde(default, rename = "source")]
     pub sources: Vec<Source>,
@@ -121,6 +124,80 @@ pub struct Vad {
     pub max_utterance_ms: Option<u32>,
 }
 
+/// The model that answers, and how. In a source it stands for that source alone. What is not given is as the elements
+/// `vitaencoder` and `vitallmsink` have it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// `false`: nothing is answered here. Default: `true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// The model's folder, as a path with a `/` in it, or its name in the cache. Default: `nano`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The type in which matrices are kept: `f32`, `f16` or `bf16`; quantised ones stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
+    /// The features of sound that the model listens to, `whale` or `whisper`. Default: what its folder says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frontend: Option<String>,
+    /// Instead of the model's own system prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_prompt: Option<String>,
+    /// Share of "addressed to me" from which an utterance is a question.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_threshold: Option<f64>,
+    /// Share of "addressed to me" below which an utterance is noise.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise_threshold: Option<f64>,
+    /// What to do with an utterance between the two thresholds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<Undecided>,
+    /// Of drawing tokens; 0 takes the most probable one.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Tokens of the longest answer.
+    #[schemars(range(min = 1, max = 65_536))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// Tokens of past turns that are shown with a question; 0: none.
+    #[schemars(range(min = 0, max = 65_536))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_tokens: Option<u32>,
+    /// Frames from this long before a question are shown with it.
+    #[schemars(range(min = 0, max = 60_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub look_back_ms: Option<u32>,
+}
+
+/// What to do with an utterance that may or may not be meant for the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undecided {
+    /// Stay silent.
+    Silent,
+    /// Answer when nothing is being answered; never interrupt on a doubt.
+    AnswerWhenIdle,
+    /// Answer, and interrupt if need be.
+    Answer,
+}
+
+impl std::fmt::Display for Undecided {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Silent => "silent",
+            Self::AnswerWhenIdle => "answer-when-idle",
+            Self::Answer => "answer",
+        })
+    }
+}
+
 /// Waits between attempts: doubled from the first to the longest, each varied at random.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -146,6 +223,9 @@ pub struct Retry {
 pub struct Source {
     /// The token for this source in subjects: letters, digits, `-` and `_`.
     pub name: String,
+    /// What is other for this source than in `[model]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Model>,
     #[serde(flatten)]
     pub kind: SourceKind,
     #[serde(flatten)]

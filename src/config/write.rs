@@ -49,6 +49,10 @@ fn recognised_keys(recognised: &Recognised) -> Vec<(String, String)> {
         };
         keys.push((name.to_owned(), Toml::from("off").to_string()));
     }
+    let says_of_model = |(key, _): &(String, Value)| key.starts_with("model.");
+    if recognised.has_model && !recognised.values.iter().any(says_of_model) {
+        keys.push(("model".to_owned(), "{}".to_owned()));
+    }
     for (key, value) in &recognised.values {
         let written = match value.plain() {
             Some(text) => {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use gst::prelude::{DeviceExt, DeviceMonitorExtManual};
 use tokio::process::Command;
+use vita_model::checkpoint::Inspection;
 
 use super::{Area, Finding, Level};
+use crate::models;
 use crate::nats_server::cache_dir;
 
 /// A tool or a sound server that hangs is no news about the machine.
@@ -126,4 +128,27 @@ pub(super) fn cache() -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The model that is used where none is named.
+pub(super) fn default_model() -> Finding {
+    let name = models::DEFAULT;
+    let found = vita_engine::models::folder(name)
+        .map_err(|error| models::explain(name, &error))
+        .and_then(|folder| match folder.is_dir() {
+            false => Err(format!("{} is not there", folder.display())),
+            true => Inspection::of(&folder)
+                .map(|model| format!("{} ({})", folder.display(), model.kind))
+                .map_err(|error| error.to_string()),
+        });
+    match found {
+        Ok(detail) => Finding::present(Area::Cache, "default model", detail),
+        Err(what) => Finding::lacking(
+            Area::Cache,
+            Level::Absent,
+            "default model",
+            what,
+            "vita model build nano",
+        ),
+    }
 }

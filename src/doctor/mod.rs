@@ -75,5 +75,6 @@ pub async fn examine(asked: Asked) -> Vec<Finding> {
     findings.extend(machine::examine().await);
     findings.extend(broker::examine(asked).await);
     findings.extend(machine::cache());
+    findings.push(machine::default_model());
     findings
 }

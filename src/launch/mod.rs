@@ -3,7 +3,8 @@
 //! What a supervisor may rely on in every pipeline of `pipelines/`:
 //! - the media source is the element `source`; a second one has a name that begins with `source-`. Their source pads are
 //!   those to watch: a pad of a live source over which nothing passes has stalled;
-//! - what is done with video is the bin `video`, what is done with audio the bin `audio`, each with its own sinks;
+//! - what is done with video is the bin `video`, what is done with audio the bin `audio`, each with its own sinks or, where a
+//!   model answers, with pads of the element `llm` that both meet in;
 //! - sinks of live sources do not take part in preroll (`async=false`), so a stream that never comes holds nothing up;
 //! - queues are bounded. Those of live sources drop the oldest data first and are named `video-queue` and `audio-queue`.
 
@@ -19,7 +20,7 @@ mod word;
 pub use builtin::{BUILTIN, builtin};
 pub use line::{Line, Piece, Value};
 pub use recognise::{Recognised, line, recognise};
-pub use template::{Media, Template, Values};
+pub use template::{Media, Parts, Template, Values};
 pub use word::{Fallback, Parameter};
 
 /// What is wrong with a template, or with the values for it.

@@ -2,7 +2,7 @@
 
 use super::line::{Piece, Value, Word};
 use super::shell::Command;
-use super::template::Media;
+use super::template::{Media, Parts};
 use super::word::{Fallback, TemplatePiece, TemplateWord};
 use super::{BUILTIN, Line, Template, builtin, escape};
 
@@ -13,8 +13,10 @@ pub struct Recognised {
     pub source_type: &'static str,
     /// Values that differ from the template's defaults.
     pub values: Vec<(String, Value)>,
-    /// Sections of the template that the command lacks.
+    /// Media of the template that the command lacks.
     pub without: Vec<Media>,
+    /// A model answers.
+    pub has_model: bool,
 }
 
 /// The words of the pipeline, without the program and its options.
@@ -45,22 +47,40 @@ pub fn recognise(line: &Line) -> Option<Recognised> {
     names
         .flat_map(|name| builtin(name).map(|template| (name, template)))
         .find_map(|(name, template)| {
-            let media = [Media::Video, Media::Audio];
-            let withouts = [vec![], vec![Media::Audio], vec![Media::Video]].into_iter();
-            let mut possible =
-                withouts.filter(|without| without.iter().all(|media| template.has(*media)));
-            possible.find_map(|without| {
-                let some_left = media
-                    .iter()
-                    .any(|media| template.has(*media) && !without.contains(media));
-                let values = some_left.then(|| values(template, &without, &words))??;
+            shapes(template).find_map(|(parts, without)| {
                 Some(Recognised {
                     source_type: name,
-                    values,
+                    values: values(template, parts, &words)?,
                     without,
+                    has_model: parts.model,
                 })
             })
         })
+}
+
+/// The parts that a command of this template may have, and the media that it lacks then.
+fn shapes(template: &Template) -> impl Iterator<Item = (Parts, Vec<Media>)> {
+    let models = [false, true]
+        .into_iter()
+        .filter(|model| !model || template.has_model());
+    models.flat_map(move |model| {
+        [(true, true), (true, false), (false, true)]
+            .into_iter()
+            .filter_map(move |(video, audio)| {
+                let parts = Parts {
+                    video,
+                    audio,
+                    model,
+                };
+                let mut without = Vec::new();
+                without.extend((!audio).then_some(Media::Audio));
+                without.extend((!video).then_some(Media::Video));
+                let takes = |media, wanted: bool| wanted && template.has(media);
+                let is_some_left = takes(Media::Video, video) || takes(Media::Audio, audio);
+                let can_lack = without.iter().all(|media| template.has(*media));
+                (is_some_left && can_lack).then_some((parts, without))
+            })
+    })
 }
 
 fn word(pieces: &[Piece]) -> Word {
@@ -86,10 +106,10 @@ fn word(pieces: &[Piece]) -> Word {
     }
 }
 
-fn values(template: &Template, without: &[Media], words: &[&Word]) -> Option<Vec<(String, Value)>> {
+fn values(template: &Template, parts: Parts, words: &[&Word]) -> Option<Vec<(String, Value)>> {
     let mut words = words.iter().peekable();
     let mut values = Vec::<(String, Value)>::new();
-    let sections = template.sections(|media| !without.contains(&media));
+    let sections = template.sections(parts);
     for expected in sections.flat_map(|section| section.lines.iter().flatten()) {
         match words.peek().and_then(|word| matching(expected, word)) {
             Some(found) => {
@@ -158,6 +178,12 @@ mod tests {
     use super::super::{Values, shell};
     use super::*;
 
+    const BOTH: Parts = Parts {
+        video: true,
+        audio: true,
+        model: false,
+    };
+
     fn back(command: &str) -> Option<Recognised> {
         recognise(&line(&shell::commands(command).unwrap().remove(0)))
     }
@@ -174,23 +200,20 @@ mod tests {
         for (file, _) in BUILTIN {
             let source_type = file.strip_suffix(".launch").unwrap();
             let template = builtin(source_type).unwrap();
-            let has_both = template.has(Media::Video) && template.has(Media::Audio);
-            for without in [None, Some(Media::Video), Some(Media::Audio)] {
-                if without.is_some() && !has_both {
-                    continue;
-                }
+            for (parts, without) in shapes(template) {
                 let parameters = template.parameters().into_iter();
                 let given: Values = parameters
                     .map(|p| (p.name.clone(), Value::from("7 \"seven\"\\".to_owned())))
                     .collect();
-                let command = template
-                    .render(&given, |media| Some(media) != without)
-                    .unwrap()
-                    .command();
+                let command = template.render(&given, parts).unwrap().command();
                 let recognised = back(&command).unwrap_or_else(|| panic!("{command}"));
                 assert_eq!(
-                    (recognised.source_type, recognised.without),
-                    (source_type, Vec::from_iter(without))
+                    (
+                        recognised.source_type,
+                        recognised.without,
+                        recognised.has_model
+                    ),
+                    (source_type, without, parts.model)
                 );
                 assert!(
                     recognised
@@ -214,7 +237,7 @@ mod tests {
         ]);
         let line = builtin("rtsp")
             .unwrap()
-            .render(&given.into_iter().collect(), |_| true)
+            .render(&given.into_iter().collect(), BOTH)
             .unwrap();
         let recognised = back(&line.command()).unwrap();
         let expected = values(&[
@@ -227,7 +250,8 @@ mod tests {
             Recognised {
                 source_type: "rtsp",
                 values: expected,
-                without: Vec::new()
+                without: Vec::new(),
+                has_model: false,
             }
         );
     }
@@ -237,7 +261,7 @@ mod tests {
         assert_eq!(back("gst-launch-1.0 -v videotestsrc ! fakesink"), None);
         let line = builtin("test")
             .unwrap()
-            .render(&Values::new(), |_| true)
+            .render(&Values::new(), BOTH)
             .unwrap();
         assert_eq!(back(&(line.command() + " fakesrc ! fakesink")), None);
         assert_eq!(back(&line.command().replace("640", "320")), None);

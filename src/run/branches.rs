@@ -178,15 +178,28 @@ pub fn prune(pipeline: &gst::Pipeline, plan: &SourcePlan) -> Result<(), SourceRe
         }
         tracing::debug!(medium, "the source has none");
         removed += 1;
+        let beyond = branch.src_pads().into_iter().filter_map(|pad| pad.peer());
+        let beyond: Vec<_> = beyond.collect();
         // Going to NULL does not fail, and a branch that is not there any more need not be removed.
         let _ = pipeline.remove(&branch);
         let _ = branch.set_state(gst::State::Null);
+        beyond.iter().for_each(give_back);
     }
     if removed > 0 && removed == branches {
         let text = "the source has neither video nor audio that its pipeline takes";
         return Err(reason::new(SourceReasonKind::Media, text));
     }
     Ok(())
+}
+
+/// A pad that was requested for a branch which is gone would be waited for.
+fn give_back(pad: &gst::Pad) {
+    let template = pad.pad_template();
+    let is_requested =
+        template.is_some_and(|template| template.presence() == gst::PadPresence::Request);
+    if let (true, Some(element)) = (is_requested, pad.parent_element()) {
+        element.release_request_pad(pad);
+    }
 }
 
 #[cfg(test)]

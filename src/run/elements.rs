@@ -4,6 +4,8 @@ use gst::glib;
 use vita_messages::WallTime;
 use vita_messages::kinds::{Body, Frame, FrameReason, Speech, SpeechEdge, SpeechEndReason};
 
+use super::dialogue::{self, Session};
+
 /// A field that is not there or of another type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{structure}: field `{field}` is not there or of another type")]
@@ -12,13 +14,22 @@ pub struct Malformed {
     field: &'static str,
 }
 
+impl Malformed {
+    pub(super) fn new(structure: &gst::StructureRef, field: &'static str) -> Self {
+        Self {
+            structure: structure.name().to_string(),
+            field,
+        }
+    }
+}
+
 /// `None`: not one of ours.
-pub fn parse(structure: &gst::StructureRef) -> Option<Result<Body, Malformed>> {
+pub fn parse(structure: &gst::StructureRef, session: &Session) -> Option<Result<Body, Malformed>> {
     match structure.name().as_str() {
         "vita-speech-start" => Some(speech(structure, SpeechEdge::Start)),
         "vita-speech-end" => Some(speech(structure, SpeechEdge::End)),
         "vita-frame" => Some(frame(structure)),
-        _ => None,
+        _ => dialogue::parse(structure, session),
     }
 }
 
@@ -70,21 +81,20 @@ fn frame(structure: &gst::StructureRef) -> Result<Body, Malformed> {
     Ok(frame.into())
 }
 
-fn capture_time(structure: &gst::StructureRef) -> Option<WallTime> {
+pub(super) fn capture_time(structure: &gst::StructureRef) -> Option<WallTime> {
     structure
         .get::<u64>("capture-time")
         .ok()
         .map(WallTime::from_unix_ns)
 }
 
-fn field<T>(structure: &gst::StructureRef, field: &'static str) -> Result<T, Malformed>
+pub(super) fn field<T>(structure: &gst::StructureRef, field: &'static str) -> Result<T, Malformed>
 where
     T: for<'value> glib::value::FromValue<'value>,
 {
-    structure.get(field).map_err(|_| Malformed {
-        structure: structure.name().to_string(),
-        field,
-    })
+    structure
+        .get(field)
+        .map_err(|_| Malformed::new(structure, field))
 }
 
 #[cfg(test)]
@@ -121,7 +131,10 @@ mod tests {
             reason: Some(SpeechEndReason::MaxDuration),
             probability: 0.25,
         };
-        assert_eq!(parse(&structure), Some(Ok(expected.into())));
+        assert_eq!(
+            parse(&structure, &Session::default()),
+            Some(Ok(expected.into()))
+        );
     }
 
     #[test]
@@ -142,12 +155,17 @@ mod tests {
             kept: 9,
             keyframe: true,
         };
-        assert_eq!(parse(&structure), Some(Ok(expected.into())));
+        assert_eq!(
+            parse(&structure, &Session::default()),
+            Some(Ok(expected.into()))
+        );
     }
 
     #[test]
     fn a_missing_field_is_named() {
-        let error = parse(&speech_end().build()).unwrap().unwrap_err();
+        let error = parse(&speech_end().build(), &Session::default())
+            .unwrap()
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "vita-speech-end: field `reason` is not there or of another type"
@@ -161,7 +179,7 @@ mod tests {
             .field("duration", 3_i32)
             .build();
         assert!(matches!(
-            parse(&structure),
+            parse(&structure, &Session::default()),
             Some(Err(Malformed {
                 field: "duration",
                 ..
@@ -172,6 +190,12 @@ mod tests {
     #[test]
     fn messages_of_others_are_passed_over() {
         gst::init().unwrap();
-        assert_eq!(parse(&gst::Structure::new_empty("GstUDPSrcTimeout")), None);
+        assert_eq!(
+            parse(
+                &gst::Structure::new_empty("GstUDPSrcTimeout"),
+                &Session::default()
+            ),
+            None
+        );
     }
 }

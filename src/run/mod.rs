@@ -2,34 +2,42 @@
 //!
 //! One task a source. It makes attempts (`attempt`): a GStreamer pipeline each (`pipeline`), whose bus is read on the posting threads and
 //! whose source pads are watched (`taps`, `flow`), since a frozen server looks like a healthy one to GStreamer. Between attempts it waits
-//! (`backoff`). What elements notice (`elements`) and what becomes of the source (`announce`) goes to the publisher, which never waits.
+//! (`backoff`). What elements notice (`elements`, `dialogue`) and what becomes of the source (`announce`) goes to the publisher, which never waits. Commands reach the
+//! pipeline that is there by the source's `room`.
 
 mod announce;
 mod attempt;
 pub mod backoff;
 pub mod branches;
 mod diagnose;
-mod elements;
+pub mod dialogue;
+pub mod elements;
 mod flow;
 mod media;
 mod pipeline;
 mod reason;
 pub mod redact;
+mod room;
 mod source;
 mod taps;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::Instrument as _;
+use vita_engine::models::Model;
+use vita_messages::service::{CommandService, Served};
 use vita_messages::{Broker, Options, Prefix, Publisher, ServerUrl, SourceName};
 
+use crate::models;
 use crate::nats_server::EmbeddedNats;
-use crate::plan::{NatsPlan, NatsServer, Plan};
+use crate::plan::{ModelPlan, NatsPlan, NatsServer, Plan};
+use room::SourceRoom;
 use source::SourceTask;
 
 /// Longer than any source takes that does not hang.
@@ -46,19 +54,30 @@ pub async fn run(plan: Plan, mut stop: watch::Receiver<bool>) -> anyhow::Result<
         .iter()
         .map(|source| SourceName::new(&source.name))
         .collect::<Result<Vec<_>, _>>()?;
+    let models = open_models(&plan).await?;
     let (broker, embedded) = broker(&plan.nats).await?;
+    let prefix = Prefix::new(&plan.nats.prefix)?;
     let mut options = Options::new(broker.servers.clone(), &plan.nats.spool_dir);
-    options.broker = broker;
-    options.prefix = Prefix::new(&plan.nats.prefix)?;
+    options.broker = broker.clone();
+    options.prefix = prefix.clone();
     options.spool.max_bytes = plan.nats.spool_max_bytes;
     let publisher = Publisher::connect(options).await?;
 
     let mut sources = JoinSet::new();
+    let mut served = Vec::new();
     for (source, name) in plan.sources.into_iter().zip(names) {
         let span = tracing::info_span!("source", %name);
-        let task = SourceTask::new(source, name, publisher.clone(), stop.clone());
+        let model = source.model.as_ref().map(|model| model.name.clone());
+        let room = Arc::new(SourceRoom::new(name.as_str(), model));
+        served.push(Served {
+            source: name.clone(),
+            outcomes: room.outcomes.clone(),
+            room: room.clone(),
+        });
+        let task = SourceTask::new(source, name, room, publisher.clone(), stop.clone());
         sources.spawn(task.run().instrument(span));
     }
+    let commands = CommandService::start(broker, prefix, served);
     let mut given_up = GivenUp::default();
     loop {
         tokio::select! {
@@ -77,6 +96,8 @@ pub async fn run(plan: Plan, mut stop: watch::Receiver<bool>) -> anyhow::Result<
     if timeout(SOURCES_STOP_WITHIN, last).await.is_err() {
         tracing::warn!(sources = sources.len(), "some sources did not stop in time");
     }
+    drop(commands);
+    drop(models);
     let drained = publisher.close(FLUSH_WITHIN).await;
     let stats = publisher.stats();
     tracing::info!(
@@ -93,6 +114,23 @@ pub async fn run(plan: Plan, mut stop: watch::Receiver<bool>) -> anyhow::Result<
     Ok(())
 }
 
+/// Opens each model of the plan once; the elements of all sources find them open. A model that cannot be loaded is an
+/// error of the whole run: who configured it does not want a deployment that stays silent.
+async fn open_models(plan: &Plan) -> anyhow::Result<Vec<Arc<Model>>> {
+    let mut wanted: Vec<ModelPlan> = Vec::new();
+    for model in plan
+        .sources
+        .iter()
+        .filter_map(|source| source.model.as_ref())
+    {
+        if !wanted.contains(model) {
+            wanted.push(model.clone());
+        }
+    }
+    let opened = spawn_blocking(move || wanted.iter().map(models::open_planned).collect());
+    opened.await?
+}
+
 /// Resolves when it turns true, or when nobody is left to turn it.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
@@ -106,7 +144,7 @@ struct GivenUp {
 }
 
 impl GivenUp {
-    fn add(&mut self, finished: Result<std::sync::Arc<pipeline::Dropped>, tokio::task::JoinError>) {
+    fn add(&mut self, finished: Result<Arc<pipeline::Dropped>, tokio::task::JoinError>) {
         match finished {
             Ok(dropped) => {
                 self.queue_full += dropped.queue_full.load(Relaxed);

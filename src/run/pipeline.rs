@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{JoinHandle, spawn_blocking};
 use vita_messages::kinds::{Body, SourceReason, SourceReasonKind};
 
+use super::dialogue::Session;
 use super::redact::Redactor;
 use super::taps::{SOURCE, Taps};
 use super::{branches, elements, reason};
@@ -64,6 +65,7 @@ impl Pipeline {
     /// Builds a source's pipeline, in NULL. Loads plugins: call it where blocking is allowed.
     pub fn open(
         plan: &SourcePlan,
+        session: Session,
         redactor: &Redactor,
         dropped: &Arc<Dropped>,
     ) -> Result<Self, SourceReason> {
@@ -97,6 +99,7 @@ impl Pipeline {
                 observed: observed_tx,
                 dropped: Arc::clone(dropped),
                 redactor: redactor.clone(),
+                session,
             };
             // Nothing stays on the bus, which has no bound.
             bus.set_sync_handler(move |_, message| {
@@ -205,6 +208,7 @@ struct BusListener {
     observed: mpsc::Sender<Observed>,
     dropped: Arc<Dropped>,
     redactor: Redactor,
+    session: Session,
 }
 
 impl BusListener {
@@ -245,7 +249,7 @@ impl BusListener {
     }
 
     fn observe(&self, structure: &gst::StructureRef) {
-        let body = match elements::parse(structure) {
+        let body = match elements::parse(structure, &self.session) {
             None => return,
             Some(Ok(body)) => body,
             Some(Err(error)) => {

@@ -16,8 +16,10 @@ use super::announce::Announcer;
 use super::attempt::{Attempt, End};
 use super::backoff::Backoff;
 use super::diagnose::{diagnose, question};
+use super::dialogue::Session;
 use super::pipeline::{Dropped, Observed, Pipeline};
 use super::redact::Redactor;
+use super::room::{SINK, SourceRoom};
 use super::taps::SOURCE;
 use super::{reason, stopped};
 use crate::plan::SourcePlan;
@@ -37,6 +39,7 @@ pub struct SourceTask {
     pub(super) announcer: Announcer,
     name: SourceName,
     redactor: Redactor,
+    room: Arc<SourceRoom>,
     publisher: Publisher,
     dropped: Arc<Dropped>,
     /// The last pipeline, while it is still going down.
@@ -47,6 +50,7 @@ impl SourceTask {
     pub fn new(
         plan: SourcePlan,
         name: SourceName,
+        room: Arc<SourceRoom>,
         publisher: Publisher,
         stop: watch::Receiver<bool>,
     ) -> Self {
@@ -57,6 +61,7 @@ impl SourceTask {
             stop,
             announcer: Announcer::default(),
             name,
+            room,
             publisher,
             dropped: Arc::default(),
             closing: None,
@@ -110,7 +115,13 @@ impl SourceTask {
         tracing::debug!(attempt = self.announcer.attempt(), "connecting");
         let (plan, redactor) = (self.plan.clone(), self.redactor.clone());
         let dropped = Arc::clone(&self.dropped);
-        let opened = spawn_blocking(move || Pipeline::open(&plan, &redactor, &dropped)).await;
+        let unix_ms = u64::try_from(WallTime::now().unix_ns() / 1_000_000).unwrap_or_default();
+        let session = Session {
+            id: self.room.new_session(unix_ms),
+            model: self.room.model().map(str::to_owned),
+        };
+        let opened =
+            spawn_blocking(move || Pipeline::open(&plan, session, &redactor, &dropped)).await;
         let pipeline = match opened {
             Ok(Ok(pipeline)) => pipeline,
             Ok(Err(reason)) => return End::Failed(reason),
@@ -118,8 +129,10 @@ impl SourceTask {
                 return End::Failed(reason::new(SourceReasonKind::Pipeline, error.to_string()));
             }
         };
+        self.room.open(pipeline.element(SINK));
         let mut attempt = Attempt::new(pipeline);
         let end = attempt.run(self).await;
+        self.room.close();
         let (was_up, pipeline) = (attempt.is_up(), attempt.into_pipeline());
         let question = pipeline
             .element(SOURCE)
@@ -211,6 +224,7 @@ impl SourceTask {
     }
 
     fn publish(&self, message: &Message) {
+        self.room.tell(&message.body);
         // The publisher counts what it gives up, and announces it where it would have been kept.
         if let Err(error) = self.publisher.publish(message) {
             tracing::debug!(%error, "not published");
