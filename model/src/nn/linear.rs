@@ -60,8 +60,7 @@ impl Weight {
             return Ok(Self::Quantised(QMatMul::from_qtensor(weight)?));
         }
         if !pack {
-            let dense = weight.dequantize(&Device::Cpu)?;
-            return Ok(Self::Frozen(Frozen::new(&dense)?));
+            return Ok(Self::Frozen(Frozen::quantised(&[weight])?));
         }
         Ok(match Packed::quantised(&weight)? {
             Some(packed) => Self::Packed(Arc::new(packed)),
@@ -272,13 +271,14 @@ impl GatedLinear {
     }
 
     fn frozen(shape: (usize, usize), gate: &Weights, up: &Weights) -> Result<Option<Frozen>> {
-        let dense = |w: &Weights| -> Result<Tensor> {
-            match w.quantised(shape, "weight")? {
-                Some(quantised) => Ok(quantised.dequantize(w.device())?),
-                None => w.matrix(shape, "weight"),
-            }
-        };
-        let (gate, up) = (dense(gate)?, dense(up)?);
+        let quantised = (
+            gate.quantised(shape, "weight")?,
+            up.quantised(shape, "weight")?,
+        );
+        if let (Some(gate), Some(up)) = quantised {
+            return Ok(Some(Frozen::quantised(&[gate, up])?));
+        }
+        let (gate, up) = (gate.matrix(shape, "weight")?, up.matrix(shape, "weight")?);
         if gate.track_op() || up.track_op() {
             return Ok(None);
         }

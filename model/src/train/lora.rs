@@ -183,3 +183,110 @@ pub fn save(path: &Path, tensors: &HashMap<String, Tensor>, half: bool) -> Resul
         .map_err(io)?;
     std::fs::rename(&partial, path).map_err(io)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lm::LmConfig;
+    use crate::nn::{RandomSource, Source, Variables, Weights};
+    use std::sync::Arc;
+
+    const CONFIG: LoraConfig = LoraConfig {
+        rank: 3,
+        alpha: 6.0,
+        from_layer: 1,
+    };
+
+    fn model(source: Arc<dyn Source>) -> LanguageModel {
+        let json = r#"{"model_type":"llama","vocab_size":50,"hidden_size":24,"intermediate_size":40,"num_hidden_layers":3,
+            "num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":64}"#;
+        let config: LmConfig = serde_json::from_str(json).unwrap();
+        let w = Weights::f32(source).for_training();
+        LanguageModel::new(&config, 50, 64, &w).unwrap()
+    }
+
+    /// Updates that are not zero.
+    fn lora(lm: &LanguageModel) -> Lora {
+        let lora = Lora::new(CONFIG, lm, 1).unwrap();
+        for (name, var) in lora.variables() {
+            let value = RandomSource { seed: 9 }.tensor(name, var.shape()).unwrap();
+            var.set(&value).unwrap();
+        }
+        lora
+    }
+
+    fn loss(lm: &LanguageModel) -> Tensor {
+        let ids: Vec<u32> = (0..11).map(|i| (i * 7) % 50).collect();
+        let xs = lm.embed(&ids).unwrap();
+        let hidden = lm.forward_sequences(&xs, &[4, 7]).unwrap();
+        let (own, added) = lm.split_logits(&hidden).unwrap();
+        let what = super::super::CrossEntropy::mean(ids.iter().map(|id| (id + 1) % 50).collect());
+        super::super::cross_entropy(&own, added.as_ref(), &what).unwrap()
+    }
+
+    #[track_caller]
+    fn close(a: &Tensor, b: &Tensor) {
+        assert_eq!(a.dims(), b.dims());
+        let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap();
+        let difference = difference.to_scalar::<f32>().unwrap();
+        assert!(difference < 1e-5, "differ by {difference}");
+    }
+
+    #[test]
+    fn an_update_merged_and_one_beside_its_weight_are_the_same_in_both_directions() {
+        let lm = model(Arc::new(RandomSource { seed: 2 }));
+        let lora = lora(&lm);
+        let beside = loss(&lora.attach(&lm).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lora.safetensors");
+        save(&file, &lora.tensors().unwrap(), false).unwrap();
+        let updates = Updates::load(&file).unwrap();
+
+        // the same model with merged weights that learn: W' = W + s·B·A, so dA = s·Bᵀ·dW', dB = s·dW'·Aᵀ
+        struct Merged(Updates);
+        impl Source for Merged {
+            fn tensor(&self, name: &str, expected: &candle_core::Shape) -> Result<Tensor> {
+                let weight = RandomSource { seed: 2 }.tensor(name, expected)?;
+                match place(name) {
+                    Some((layer, projection)) => self.0.merge(layer, projection, &weight),
+                    None => Ok(weight),
+                }
+            }
+            fn contains(&self, _: &str) -> bool {
+                true
+            }
+        }
+        fn place(name: &str) -> Option<(usize, Projection)> {
+            let rest = name.strip_prefix("model.layers.")?;
+            let (layer, rest) = rest.split_once(".self_attn.")?;
+            let projection = Projection::ALL
+                .into_iter()
+                .find(|p| rest == format!("{}_proj.weight", p.name()))?;
+            Some((layer.parse().ok()?, projection))
+        }
+        let variables = Arc::new(Variables::new(|name| place(name).is_some()));
+        let merged = loss(&model(variables.of(Arc::new(Merged(updates)))));
+        close(&beside, &merged);
+        let (beside, merged) = (beside.backward().unwrap(), merged.backward().unwrap());
+        let made = variables.made();
+        for (layer, projection) in places(CONFIG.from_layer..3) {
+            let full = format!(
+                "model.layers.{layer}.self_attn.{}_proj.weight",
+                projection.name()
+            );
+            let dw = merged.get(made[&full].as_tensor()).unwrap();
+            let var = |matrix| &lora.variables()[&name(layer, projection, matrix)];
+            let da = (var("b").t().unwrap().matmul(dw).unwrap() * lora.scale()).unwrap();
+            let db = (dw.matmul(&var("a").t().unwrap()).unwrap() * lora.scale()).unwrap();
+            close(beside.get(var("a").as_tensor()).unwrap(), &da);
+            close(beside.get(var("b").as_tensor()).unwrap(), &db);
+        }
+    }
+
+    #[test]
+    fn at_first_the_model_is_what_it_was() {
+        let lm = model(Arc::new(RandomSource { seed: 2 }));
+        let lora = Lora::new(CONFIG, &lm, 1).unwrap();
+        close(&loss(&lora.attach_frozen(&lm).unwrap()), &loss(&lm));
+    }
+}

@@ -6,7 +6,8 @@ use serde_json::Value;
 use std::sync::Arc;
 use vita_model::audio::AudioEncoder;
 use vita_model::nn::{Probe, Variables};
-use vita_model::train::{CrossEntropy, Packing, cross_entropy, pack};
+use vita_model::prompt::{Media, MediaKind, Modality, Segment, Template, Tokenizer};
+use vita_model::train::{CrossEntropy, Labels, Packing, Record, cross_entropy, pack};
 use vita_model::{LoadOptions, Vita};
 
 /// Of the folder's README: `gradients in train_batch`.
@@ -189,4 +190,107 @@ fn golden_packing() {
         report.equal(&format!("{i}"), &ours, &golden);
     }
     report.finish();
+}
+
+#[test]
+fn golden_targets() {
+    let folder = Folder::find();
+    let Some(file) = folder.json("train_targets.json") else {
+        say("no train_targets.json: skipped");
+        return;
+    };
+    let tokenizer = Tokenizer::load(&folder.checkpoint().join("tokenizer.json")).unwrap();
+    let mut report = Report::new("train_targets");
+    for (case, golden) in file.as_object().unwrap() {
+        let record = record_of(golden);
+        let prepared = record.prepare();
+        let texts: Vec<_> = prepared
+            .iter()
+            .map(|p| p.state.map_or("", |state| state.name()).to_string() + &p.text)
+            .collect();
+        let wanted: Vec<String> = strings(&golden["after_preprocess"]);
+        report.equal(&format!("{case}.after_preprocess"), &texts, &wanted);
+
+        let text = texts.concat();
+        let mut at = 0;
+        let media = std::iter::from_fn(|| {
+            let next = |marker: &str| text[at..].find(marker).unwrap_or(usize::MAX);
+            let (image, audio) = (next("<image>"), next("<audio>"));
+            let (found, kind) = match image < audio {
+                true => (image, MediaKind::Image),
+                false => (audio, MediaKind::Audio),
+            };
+            at += found.checked_add(1)?;
+            Some(Media {
+                kind,
+                key: 0,
+                vectors: Tensor::zeros((1, 1), DType::F32, &Device::Cpu).unwrap(),
+                transcript: None,
+            })
+        });
+        let states = tokenizer.state_tokens().unwrap();
+        let conversation = record.conversation(states, media).unwrap();
+        let ended = golden["end_tag"].as_bool().unwrap();
+        let labels = Labels {
+            with_token_before: prepared.iter().all(|p| p.state.is_none()),
+        };
+        let template = Template::default();
+        let labelled = labels
+            .render(&template, &tokenizer, &conversation, ended)
+            .unwrap();
+        let (mut ids, mut targets) = (Vec::new(), Vec::new());
+        for part in labelled {
+            let own = match part.segment {
+                Segment::Ids(ids) => ids.into_iter().map(i64::from).collect(),
+                Segment::Media(m) if m.kind == MediaKind::Image => vec![IMAGE],
+                Segment::Media(_) => vec![AUDIO],
+            };
+            let asked = own.iter().zip(part.targets);
+            targets.extend(asked.map(|(&id, is)| if is { id } else { IGNORED }));
+            ids.extend(own);
+        }
+        report.equal(
+            &format!("{case}.input_ids"),
+            &ids,
+            &integers(&golden["input_ids"]),
+        );
+        report.equal(
+            &format!("{case}.labels"),
+            &targets,
+            &integers(&golden["labels"]),
+        );
+    }
+    report.finish();
+}
+
+fn record_of(golden: &Value) -> Record {
+    let messages = golden["conversations"].as_array().unwrap().iter();
+    let modality = golden["modality"].as_str().unwrap();
+    let tiles = integers(&golden["patch_num"]).into_iter();
+    Record {
+        modality: Modality::ALL
+            .into_iter()
+            .find(|m| m.name() == modality)
+            .unwrap(),
+        messages: messages
+            .map(|m| m["value"].as_str().unwrap().to_string())
+            .collect(),
+        tiles: tiles.map(|n| n as usize).collect(),
+        frames: golden["image_token_num"].as_u64().unwrap() as usize,
+        noise: golden["inserted_id"].as_u64().map(|i| i as usize),
+    }
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    let values = value.as_array().unwrap().iter();
+    values.map(|v| v.as_str().unwrap().to_string()).collect()
+}
+
+fn integers(value: &Value) -> Vec<i64> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_i64().unwrap())
+        .collect()
 }
