@@ -212,11 +212,17 @@ pub fn outer_sum(h: &[f32], rank: usize, x: &[f32], width: usize, to: &mut [f32]
                 let lanes = LANES.min(width - column);
                 let mut sums = [[0.0f32; LANES]; RANKS];
                 for (h, x) in h.chunks_exact(rank).zip(x.chunks_exact(width)) {
-                    let mut line = [0.0; LANES];
-                    line[..lanes].copy_from_slice(&x[column..column + lanes]);
-                    for (sums, &h) in sums.iter_mut().zip(&h[first..first + ranks]) {
-                        for i in 0..LANES {
-                            sums[i] += h * line[i];
+                    // whole blocks have fixed sizes, so that the sums stay in registers
+                    match (
+                        h[first..first + ranks].as_array::<RANKS>(),
+                        x[column..column + lanes].as_array::<LANES>(),
+                    ) {
+                        (Some(h), Some(x)) => add_outer(&mut sums, h, x),
+                        _ => {
+                            let mut narrow = ([0.0; RANKS], [0.0; LANES]);
+                            narrow.0[..ranks].copy_from_slice(&h[first..first + ranks]);
+                            narrow.1[..lanes].copy_from_slice(&x[column..column + lanes]);
+                            add_outer(&mut sums, &narrow.0, &narrow.1);
                         }
                     }
                 }
@@ -224,6 +230,14 @@ pub fn outer_sum(h: &[f32], rank: usize, x: &[f32], width: usize, to: &mut [f32]
                     let at = (first + i) * width + column;
                     add_scaled(&mut to[at..at + lanes], 1.0, sums);
                 }
+            }
+        }
+    }
+    #[inline(always)]
+    fn add_outer(sums: &mut [[f32; LANES]; RANKS], h: &[f32; RANKS], x: &[f32; LANES]) {
+        for r in 0..RANKS {
+            for i in 0..LANES {
+                sums[r][i] += h[r] * x[i];
             }
         }
     }
@@ -394,6 +408,22 @@ pub fn cross_entropy(
     weights: &[f32],
 ) -> f64 {
     #[inline(always)]
+    fn largest(row: &[f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let mut lines = row.chunks_exact(LANES);
+        for line in lines.by_ref() {
+            for (lane, &x) in lanes.iter_mut().zip(line) {
+                *lane = if x > *lane { x } else { *lane };
+            }
+        }
+        let rest = lines.remainder().iter();
+        lanes
+            .iter()
+            .chain(rest)
+            .copied()
+            .fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
     fn exponentials(row: &mut [f32], largest: f32) -> f32 {
         let mut lanes = [0.0; LANES];
         let mut lines = row.chunks_exact_mut(LANES);
@@ -426,7 +456,6 @@ pub fn cross_entropy(
                 true => own[target],
                 false => added[target - own_width],
             };
-            let largest = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let largest = largest(own).max(largest(added));
             let whole = exponentials(own, largest) + exponentials(added, largest);
             loss += f64::from(weight) * f64::from(whole.ln() + largest - logit);

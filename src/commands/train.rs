@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
 use vita_engine::models;
-use vita_training::{Places, Recipe, Stage, features, instruct};
+use vita_training::{Places, Recipe, Stage, data, features, instruct};
 
 /// `vita train`.
 #[derive(clap::Args, Debug)]
@@ -12,7 +13,7 @@ pub struct Args {
     /// The recipe, a TOML
     recipe: PathBuf,
 
-    /// Only this stage: features or instruct
+    /// Only this stage: data, features or instruct
     #[arg(long, value_parser = stage)]
     stage: Option<Stage>,
 
@@ -35,7 +36,7 @@ pub struct Args {
 
 fn stage(name: &str) -> Result<Stage, String> {
     let known = Stage::ALL.into_iter().find(|stage| stage.name() == name);
-    known.ok_or_else(|| "expected features or instruct".into())
+    known.ok_or_else(|| "expected data, features or instruct".into())
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -71,6 +72,7 @@ fn run_stage(
     stop_after: Option<Duration>,
 ) -> anyhow::Result<()> {
     match stage {
+        Stage::Data => make_data(recipe, places),
         Stage::Features => {
             let progress = true;
             let options = features::Options {
@@ -80,6 +82,7 @@ fn run_stage(
             let summary = features::run(recipe, places, &options)?;
             let (before, now, missing) = (summary.before, summary.now, summary.missing);
             println!("features: {now} files, {before} of them from earlier; {missing} missing");
+            Ok(())
         }
         Stage::Instruct => {
             let options = instruct::Options {
@@ -95,7 +98,35 @@ fn run_stage(
                 println!("{measures}");
             }
             println!("curves and log: {}", summary.folder.display());
+            Ok(())
         }
+    }
+}
+
+fn make_data(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
+    let Some(config) = &recipe.data else {
+        return Ok(());
+    };
+    let template = "{bar:30} {pos}/{len} {elapsed}, {eta} to go  {wide_msg}";
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(template)?);
+    let summary = data::make(config, &places.cache, &places.folder, &|progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(progress.what);
+    })?;
+    bar.finish_and_clear();
+    for ((split, group), count) in &summary.items {
+        println!("{split:6} {group:16} {count:6}");
+    }
+    println!("data: {:.0} minutes of speech", summary.spoken_secs / 60.0);
+    for note in &summary.notes {
+        println!("note: {note}");
+    }
+    if let Some(reason) = &summary.first_failure {
+        println!(
+            "{} clips could not be made; the first: {reason}",
+            summary.failed
+        );
     }
     Ok(())
 }
@@ -105,6 +136,7 @@ fn places(recipe: &Recipe, path: &Path) -> anyhow::Result<Places> {
     let model =
         models::folder(&recipe.model).with_context(|| format!("{}: model", path.display()))?;
     Ok(Places {
+        cache: cache.clone(),
         folder: cache.join("training").join(&recipe.name),
         model,
     })

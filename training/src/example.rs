@@ -1,7 +1,7 @@
 //! From an item to the sequence that the language model is trained on.
 
 use crate::media::{Medium, Store};
-use crate::recognition::{SoundAlikes, misheard, punctuated, typed};
+use crate::recognition::{SoundAlikes, misheard};
 use crate::{Error, Item, Kind, Phrasing, Recipe, RecognitionErrors, Result};
 use candle_core::{DType, Device, Tensor};
 use rand::rngs::StdRng;
@@ -69,7 +69,7 @@ impl Examples {
         }
         let images = media.len();
         let text = match item.kind {
-            Kind::Text => Some(typed(&item.words, rng)),
+            Kind::Text => Some(item.words.clone()),
             Kind::Query | Kind::Noise => {
                 media.push(self.heard(item, rng)?);
                 None
@@ -106,7 +106,7 @@ impl Examples {
             Some(path) => self.store.sound(path),
             None => {
                 let words = misheard(&item.words, &self.alikes, &self.errors, rng);
-                self.store.simulated(item, punctuated(&words), rng)
+                self.store.simulated(item, words, rng)
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Shards of safetensors, and an index of one line of JSON a file. A line is written after its shard
 //! is on the disk, so a run that was cut off costs at most one shard's work.
 
+use crate::instruct::choose;
 use crate::media::widened;
 use crate::sampler::generator;
 use crate::{Error, Item, Places, Recipe, Result, Split, Stage, read_items};
@@ -241,17 +242,20 @@ impl Medium<'_> {
     }
 }
 
-/// Files of the items that are trained on or validated with, each once, in an order in which any
-/// beginning serves: what is validated with first, then all kinds mixed.
-fn files<'a>(items: &'a [Item], seed: u64) -> Vec<Medium<'a>> {
+/// Files of the items that are trained on, validated with or watched, each once, in an order in which
+/// any beginning serves: what is measured with first, then all kinds mixed.
+fn files<'a>(items: &'a [Item], watched: &'a [Item], seed: u64) -> Vec<Medium<'a>> {
+    let of_split = |split, number| {
+        let of_split = items.iter().filter(|item| item.split == split);
+        let mut of_split: Vec<_> = of_split.collect();
+        of_split.shuffle(&mut generator(seed, 7, number));
+        of_split
+    };
+    let (valid, train) = (of_split(Split::Valid, 1), of_split(Split::Train, 0));
     let mut files = Vec::new();
-    for split in [Split::Valid, Split::Train] {
-        let mut of_split: Vec<_> = items.iter().filter(|item| item.split == split).collect();
-        of_split.shuffle(&mut generator(seed, 7, split as u64));
-        for item in of_split {
-            files.extend(item.pictures.iter().map(|path| Medium::Picture(path)));
-            files.extend(item.audio.iter().map(|path| Medium::Sound(path)));
-        }
+    for item in watched.iter().chain(valid).chain(train) {
+        files.extend(item.pictures.iter().map(|path| Medium::Picture(path)));
+        files.extend(item.audio.iter().map(|path| Medium::Sound(path)));
     }
     let mut known = HashSet::new();
     files.retain(|file| known.insert(file.path().to_path_buf()));
@@ -263,9 +267,15 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     for file in &recipe.items {
         items.extend(read_items(&places.folder.join(file))?);
     }
+    let watched = recipe
+        .instruct
+        .as_ref()
+        .map_or(0, |stage| stage.watch_items);
+    let test = items.iter().filter(|item| item.split == Split::Test);
+    let watched = choose(&test.cloned().collect::<Vec<_>>(), watched, recipe.seed);
     let mut index = Index::open(places)?;
     let mut wanted = Vec::new();
-    for file in files(&items, recipe.seed) {
+    for file in files(&items, &watched, recipe.seed) {
         if !index.has(file.path())? {
             wanted.push(file);
         }

@@ -1,5 +1,6 @@
 //! The recipe: one TOML with everything that a training run depends on.
 
+use crate::data::DataConfig;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub struct Recipe {
     /// System texts by the items' `system`; a conversation has none where there is none.
     #[serde(default)]
     pub system: BTreeMap<crate::System, String>,
+    /// The stage `data`, which makes the items; without it they are there.
+    pub data: Option<DataConfig>,
     pub instruct: Option<InstructStage>,
 }
 
@@ -55,6 +58,10 @@ pub struct InstructStage {
     pub validate_updates: u64,
     #[serde(default = "validate_items")]
     pub validate_items: usize,
+    /// So many items of the split `test` are measured beside them, for the curve: unseen voices and phrasings. They
+    /// decide nothing.
+    #[serde(default)]
+    pub watch_items: usize,
 }
 
 /// Learning rate: warm-up, then half a cosine.
@@ -135,15 +142,17 @@ fn validate_items() -> usize {
 /// The stages, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
+    Data,
     Features,
     Instruct,
 }
 
 impl Stage {
-    pub const ALL: [Self; 2] = [Self::Features, Self::Instruct];
+    pub const ALL: [Self; 3] = [Self::Data, Self::Features, Self::Instruct];
 
     pub fn name(self) -> &'static str {
         match self {
+            Self::Data => "data",
             Self::Features => "features",
             Self::Instruct => "instruct",
         }
@@ -153,7 +162,7 @@ impl Stage {
 impl Recipe {
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let recipe: Self = toml::from_str(&text).map_err(|e| {
+        let mut recipe: Self = toml::from_str(&text).map_err(|e| {
             let line = e
                 .span()
                 .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
@@ -161,6 +170,9 @@ impl Recipe {
             Error::format(path, format!("line {line}: {message}"))
         })?;
         recipe.validate(path)?;
+        if let Some(data) = &mut recipe.data {
+            data.corpus = path.parent().unwrap_or(Path::new(".")).join(&data.corpus);
+        }
         Ok(recipe)
     }
 
@@ -206,6 +218,8 @@ impl Recipe {
 /// Where a recipe's files are.
 #[derive(Debug, Clone)]
 pub struct Places {
+    /// What the set-up fetched.
+    pub cache: PathBuf,
     /// `<cache>/training/<recipe>`.
     pub folder: PathBuf,
     /// The model's folder.

@@ -1,5 +1,6 @@
-//! What a recogniser would have written: text as Whisper writes it, with words dropped and taken for
-//! others that sound alike. So a few real recordings serve many more sentences than were spoken.
+//! What a recogniser would have written: words dropped, and taken for others that sound alike, other
+//! ones each time that an item is drawn. So a few real recordings serve many more sentences than were
+//! spoken.
 
 use crate::RecognitionErrors;
 use rand::Rng;
@@ -14,10 +15,7 @@ impl SoundAlikes {
     pub fn of<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
         let words: BTreeSet<String> = texts
             .flat_map(str::split_whitespace)
-            .map(|word| {
-                word.trim_matches(|c: char| !c.is_alphanumeric())
-                    .to_lowercase()
-            })
+            .map(bare)
             .filter(|word| word.chars().all(|c| c.is_ascii_alphabetic()) && !word.is_empty())
             .collect();
         let mut by_sound: BTreeMap<_, Vec<String>> = BTreeMap::new();
@@ -59,6 +57,22 @@ fn sound(word: &str) -> String {
     key
 }
 
+/// A word in small letters without marks.
+fn bare(word: &str) -> String {
+    word.trim_matches(|c: char| !c.is_alphanumeric())
+        .to_lowercase()
+}
+
+/// A word with the capital and the marks of another.
+fn dressed(word: &str, like: &str) -> String {
+    let marks = like.trim_start_matches(|c: char| c.is_alphanumeric() || c == '\'');
+    let mut letters = word.chars();
+    match (like.starts_with(char::is_uppercase), letters.next()) {
+        (true, Some(first)) => first.to_uppercase().chain(letters).collect::<String>() + marks,
+        _ => word.to_string() + marks,
+    }
+}
+
 /// Words as a recogniser would have heard them.
 pub fn misheard(
     words: &str,
@@ -76,46 +90,17 @@ pub fn misheard(
             continue;
         }
         let other = match chance < errors.drop + errors.substitute {
-            true => alikes.other(&word.to_lowercase(), rng),
+            true => alikes.other(&bare(word), rng),
             false => None,
         };
-        heard.push(other.unwrap_or(word));
+        heard.push(match other {
+            Some(other) => dressed(other, word),
+            None => word.to_string(),
+        });
     }
     match heard.is_empty() {
         true => words.to_string(),
         false => heard.join(" "),
-    }
-}
-
-const QUESTION_WORDS: &[&str] = &[
-    "what", "who", "whom", "whose", "which", "when", "where", "why", "how", "is", "are", "am",
-    "was", "were", "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may",
-    "might", "have", "has", "had", "what's", "who's", "where's", "how's",
-];
-
-/// Capital at the beginning, and a mark at the end that follows from the first word.
-pub fn punctuated(words: &str) -> String {
-    let trimmed = words.trim();
-    let mut chars = trimmed.chars();
-    let Some(first) = chars.next() else {
-        return String::new();
-    };
-    let mut text: String = first.to_uppercase().chain(chars).collect();
-    if !text.ends_with(['.', '?', '!']) {
-        let first = trimmed.split_whitespace().next().unwrap_or_default();
-        let first = first.trim_end_matches(',').to_lowercase();
-        let question = QUESTION_WORDS.contains(&first.as_str());
-        text.push(if question { '?' } else { '.' });
-    }
-    text
-}
-
-/// What somebody types: sometimes as it should be written, sometimes in small letters without marks.
-pub fn typed(words: &str, rng: &mut StdRng) -> String {
-    match rng.random_range(0..4) {
-        0 => words.to_lowercase(),
-        1 => words.to_string(),
-        _ => punctuated(words),
     }
 }
 
@@ -135,9 +120,9 @@ mod tests {
             drop: 0.0,
             substitute: 1.0,
         };
-        let heard = misheard("the boat", &alikes, &always, &mut rng);
+        let heard = misheard("The boat?", &alikes, &always, &mut rng);
         assert!(
-            heard.ends_with(" put") && !heard.contains("boat"),
+            heard.ends_with(" put?") && !heard.contains("boat"),
             "{heard}"
         );
     }
@@ -152,13 +137,5 @@ mod tests {
         };
         assert_eq!(heard(5), heard(5));
         assert!((0..50).any(|seed| heard(seed) != text));
-    }
-
-    #[test]
-    fn questions_get_their_mark() {
-        assert_eq!(punctuated("what time is it"), "What time is it?");
-        assert_eq!(punctuated("tell me the time"), "Tell me the time.");
-        assert_eq!(punctuated("Stop!"), "Stop!");
-        assert_eq!(punctuated(" "), "");
     }
 }

@@ -72,6 +72,7 @@ fn item(split: &str, words: &str, answer: &str) -> String {
 
 fn places(folder: &Path) -> Places {
     let places = Places {
+        cache: folder.join("cache"),
         folder: folder.join("training"),
         model: folder.join("model"),
     };

@@ -81,18 +81,22 @@ fn read(path: &Path) -> Result<BTreeMap<String, String>> {
 fn load(base: &Path, folder: &Path) -> Result<Vita> {
     let folder = folder.join("base");
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let path = base.canonicalize().map_err(Error::io(base))?;
-    let text = format!(
-        r#"name = "base"
+    let weights = folder.join("lm.gguf");
+    if !weights.exists() {
+        // a manifest names files of its own folder
+        let base = base.canonicalize().map_err(Error::io(base))?;
+        std::os::unix::fs::symlink(&base, &weights).map_err(Error::io(&weights))?;
+    }
+    let text = r#"name = "base"
 max-length = 2048
 
 [language-model]
-path = {path:?}
+path = "lm.gguf"
 
 [template]
-system = "<|im_start|>system\n{{text}}<|im_end|>\n"
-user = "<|im_start|>user\n{{text}}<|im_end|>\n"
-bot = "<|im_start|>assistant\n{{text}}<|im_end|>\n"
+system = "<|im_start|>system\n{text}<|im_end|>\n"
+user = "<|im_start|>user\n{text}<|im_end|>\n"
+bot = "<|im_start|>assistant\n{text}<|im_end|>\n"
 open = "<|im_start|>assistant\n"
 stop = ["<|im_end|>"]
 
@@ -100,8 +104,7 @@ stop = ["<|im_end|>"]
 query = "<reponame>"
 noise = "<file_sep>"
 text = "<filename>"
-"#
-    );
+"#;
     let manifest = folder.join("vita.toml");
     std::fs::write(&manifest, text).map_err(Error::io(&manifest))?;
     Vita::load(&folder, &LoadOptions::default())

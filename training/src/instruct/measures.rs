@@ -2,7 +2,7 @@
 
 use super::Learner;
 use crate::sampler::generator;
-use crate::{Example, InstructStage, Item, Kind, Phrasing, Result};
+use crate::{Example, Item, Kind, Phrasing, Result};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,7 @@ impl std::fmt::Display for Measures {
 }
 
 /// Items to look at, the same for every run of a seed: of each kind and phrasing alike many.
-pub fn choose(items: &[Item], stage: &InstructStage, seed: u64) -> Vec<Item> {
+pub fn choose(items: &[Item], count: usize, seed: u64) -> Vec<Item> {
     let mut groups = std::collections::BTreeMap::<_, Vec<&Item>>::new();
     for item in items {
         groups
@@ -78,7 +78,7 @@ pub fn choose(items: &[Item], stage: &InstructStage, seed: u64) -> Vec<Item> {
     }
     let mut chosen = Vec::new();
     let mut at = 0;
-    while chosen.len() < stage.validate_items && groups.values().any(|group| at < group.len()) {
+    while chosen.len() < count && groups.values().any(|group| at < group.len()) {
         chosen.extend(
             groups
                 .values()
@@ -86,7 +86,7 @@ pub fn choose(items: &[Item], stage: &InstructStage, seed: u64) -> Vec<Item> {
         );
         at += 1;
     }
-    chosen.truncate(stage.validate_items);
+    chosen.truncate(count);
     chosen
 }
 

@@ -6,7 +6,7 @@ mod measures;
 mod step;
 
 pub use checkpoint::{Checkpoint, Progress};
-pub use measures::{Measures, Share};
+pub use measures::{Measures, Share, choose};
 pub use step::Learner;
 
 use crate::curve;
@@ -97,7 +97,12 @@ impl Run {
                 items.len()
             )));
         }
-        let validation = measures::choose(&makeable(Split::Valid), &stage, recipe.seed);
+        let mut validation = choose(&makeable(Split::Valid), stage.validate_items, recipe.seed);
+        validation.extend(choose(
+            &makeable(Split::Test),
+            stage.watch_items,
+            recipe.seed,
+        ));
         let validation = validation.iter().enumerate().map(|(i, item)| {
             let rng = &mut generator(recipe.seed, 5, i as u64);
             examples.make(item, rng)
