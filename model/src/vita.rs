@@ -9,7 +9,8 @@ use crate::generate::{Answer, Delta, Writer, generate};
 use crate::lm::LanguageModel;
 use crate::merge::embed_prompt;
 use crate::prompt::{
-    Conversation, Detokenizer, Media, MediaKind, Segment, StateTokens, Template, Tokenizer,
+    Conversation, Detokenizer, Media, MediaKind, Modality, Segment, StateTokens, SystemTexts,
+    Template, Tokenizer, system_text,
 };
 use crate::sampling::{Sampler, SamplingParams, StopRules};
 use crate::vision::Eyes;
@@ -50,6 +51,8 @@ pub struct Vita {
     ears: Option<Ears>,
     tokenizer: Arc<Tokenizer>,
     template: Template,
+    /// VITA's own where there are none.
+    system: Option<SystemTexts>,
     states: StateTokens,
     stop_ids: Vec<u32>,
     max_length: usize,
@@ -94,6 +97,15 @@ impl Vita {
 
     pub fn template(&self) -> &Template {
         &self.template
+    }
+
+    /// What a conversation of this modality begins with; `name` is what VITA's texts call the robot.
+    /// `None`: with nothing.
+    pub fn system_text(&self, modality: Modality, name: &str) -> Option<String> {
+        match &self.system {
+            Some(texts) => texts.of(modality).map(str::to_owned),
+            None => Some(system_text(modality, name)),
+        }
     }
 
     /// A still picture: tiles and thumbnail, one medium each, in the order of the prompt.

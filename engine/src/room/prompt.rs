@@ -2,9 +2,7 @@
 
 use vita_dialogue::history;
 use vita_dialogue::state::State;
-use vita_model::prompt::{
-    Content, Conversation, Media, Modality, Role, Segment, Turn, system_text, user_turn,
-};
+use vita_model::prompt::{Content, Conversation, Media, Modality, Role, Segment, Turn, user_turn};
 use vita_model::{Result, Vita};
 
 use super::frames::Chosen;
@@ -90,16 +88,16 @@ pub(super) fn prompt(
     frames: &[Chosen],
     room: usize,
 ) -> Result<Prompt> {
-    let system = system.map_or_else(
-        || {
+    let system = match system {
+        Some(system) => Some(system.to_owned()),
+        None => {
             let modality = match frames.is_empty() {
                 true => Modality::Lang,
                 false => Modality::Video,
             };
-            system_text(modality, NAME)
-        },
-        str::to_owned,
-    );
+            vita.system_text(modality, NAME)
+        }
+    };
     let images: Vec<Media> = frames
         .iter()
         .flat_map(|chosen| std::iter::repeat_n(chosen.frame.media.clone(), chosen.repeat as usize))
@@ -111,7 +109,8 @@ pub(super) fn prompt(
     let question_tokens = length(&vita.prompt(&bare)?);
     let mut forgotten = 0;
     loop {
-        let conversation = conversation(&system, &past[forgotten..], words, images.clone());
+        let conversation =
+            conversation(system.as_deref(), &past[forgotten..], words, images.clone());
         let segments = vita.prompt(&conversation)?;
         let len = length(&segments);
         if len + room <= vita.lm().max_length() || forgotten == past.len() {
@@ -125,7 +124,12 @@ pub(super) fn prompt(
     }
 }
 
-fn conversation(system: &str, past: &[Past], words: &Words, images: Vec<Media>) -> Conversation {
+fn conversation(
+    system: Option<&str>,
+    past: &[Past],
+    words: &Words,
+    images: Vec<Media>,
+) -> Conversation {
     let mut images = Some(images);
     let mut turns = Vec::with_capacity(2 * past.len() + 1);
     for past in past {
@@ -134,7 +138,7 @@ fn conversation(system: &str, past: &[Past], words: &Words, images: Vec<Media>) 
     }
     turns.push(words.turn(images.take().unwrap_or_default()));
     Conversation {
-        system: Some(system.to_owned()),
+        system: system.map(str::to_owned),
         turns,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::audio::{DecoderConfig, WhisperConfig};
 use crate::connector::{PooledConfig, StackedConfig, TranscriptConfig};
-use crate::prompt::{StateNames, Template};
+use crate::prompt::{StateNames, SystemTexts, Template};
 use crate::vision::NamesConfig;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -23,6 +23,8 @@ pub struct Manifest {
     /// VITA's when absent.
     #[serde(default)]
     pub template: Template,
+    /// VITA's when absent.
+    pub system: Option<SystemTexts>,
     /// VITA's when absent.
     #[serde(default)]
     pub state_tokens: StateNames,

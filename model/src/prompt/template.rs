@@ -98,6 +98,27 @@ pub fn system_text(modality: Modality, name: &str) -> String {
     stem + &VISUAL.replace("{seen}", seen).replace("{other}", other)
 }
 
+/// A model's own system texts, where they are not VITA's. An empty one: such conversations begin without.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SystemTexts {
+    pub lang: String,
+    pub image: String,
+    pub video: String,
+}
+
+impl SystemTexts {
+    /// `None` where there is none.
+    pub fn of(&self, modality: Modality) -> Option<&str> {
+        let text = match modality {
+            Modality::Lang => &self.lang,
+            Modality::Image => &self.image,
+            Modality::Video => &self.video,
+        };
+        (!text.is_empty()).then_some(text)
+    }
+}
+
 impl Template {
     /// Ids that end an answer.
     pub fn stop_ids(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>> {

@@ -108,6 +108,7 @@ fn load_checkpoint(folder: &Path, options: &LoadOptions) -> Result<Vita> {
         ears: Some(ears),
         tokenizer: Arc::new(tokenizer),
         template,
+        system: None,
     };
     check_unused(&*files)?;
     Ok(vita)
@@ -164,6 +165,7 @@ fn load_manifest(folder: &Path, options: &LoadOptions) -> Result<Vita> {
         lm,
         tokenizer,
         template: manifest.template,
+        system: manifest.system,
     })
 }
 
