@@ -4,14 +4,18 @@ use std::process::ExitCode;
 
 mod ask;
 mod broker;
+mod chat;
 mod check;
 mod doctor;
 mod explain;
 mod model;
 mod probe;
 mod run;
+mod test;
 mod train;
 mod watch;
+
+pub use watch::Screen;
 
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
@@ -19,6 +23,8 @@ pub enum Command {
     Run(run::Args),
     /// Ask one question about files, without a broker
     Ask(ask::Args),
+    /// Talk with a model through this machine's camera and microphone, or about a file or stream
+    Chat(chat::Args),
     /// Say everything that is wrong with a config
     Check(check::Args),
     /// Show the gst-launch lines that a config becomes
@@ -31,6 +37,8 @@ pub enum Command {
     Model(model::Args),
     /// Train a model by a recipe, going on from where the last run stopped
     Train(train::Args),
+    /// Play scripted rooms, and say where what they tell is not what was expected
+    Test(test::Args),
     /// Subscribe and print what arrives
     Watch(watch::Args),
 }
@@ -40,12 +48,14 @@ impl Command {
         match self {
             Self::Run(args) => run::run(&args),
             Self::Ask(args) => ask::run(&args),
+            Self::Chat(args) => chat::run(&args),
             Self::Check(args) => check::run(&args),
             Self::Explain(args) => explain::run(&args),
             Self::Doctor(args) => doctor::run(&args),
             Self::Probe(args) => probe::run(&args),
             Self::Model(args) => model::run(&args),
             Self::Train(args) => train::run(&args),
+            Self::Test(args) => test::run(&args),
             Self::Watch(args) => watch::run(&args),
         }
     }

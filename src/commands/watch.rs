@@ -1,5 +1,5 @@
 mod dialogue;
-mod render;
+pub(super) mod render;
 mod screen;
 
 use std::io::{self, IsTerminal, Write};
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vita_messages::Message;
 
-use self::screen::Screen;
+pub use self::screen::Screen;
 use super::broker::BrokerArgs;
 use crate::terminal::plain;
 

@@ -21,6 +21,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use model::frontend;
 pub use problem::{Kind, Problem, Problems, Severity};
 pub use resolve::{Deployment, Endpoint, Origin, Setting, SourceDeployment};
 pub use schema::schema;

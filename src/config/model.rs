@@ -49,8 +49,8 @@ pub(super) fn add_model(
     keys.add("temperature", own.temperature, common.temperature);
     keys.add("history_tokens", own.history_tokens, common.history_tokens);
     keys.add("look_back_ms", own.look_back_ms, common.look_back_ms);
-    let frontend = common.frontend.or_else(|| folder_frontend(&plan));
-    keys.add("frontend", own.frontend, frontend);
+    let common_frontend = common.frontend.or_else(|| frontend(&plan));
+    keys.add("frontend", own.frontend, common_frontend);
     Some(plan)
 }
 
@@ -146,7 +146,7 @@ fn check_folder(plan: &ModelPlan, key: &str, context: &mut Context) {
 }
 
 /// What the ears of a model built from parts listen to; VITA's own is the default of `vitamel`.
-fn folder_frontend(plan: &ModelPlan) -> Option<String> {
+pub fn frontend(plan: &ModelPlan) -> Option<String> {
     let folder = engine::folder(&plan.name).ok()?;
     let has_manifest = Path::new(&folder).join(FILE_NAME).is_file();
     let manifest = has_manifest.then(|| Manifest::load(&folder).ok())??;

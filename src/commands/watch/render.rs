@@ -24,7 +24,8 @@ pub fn with_time(message: &Message, text: &str) -> String {
     format!("{time}  {}  {text}", message.source)
 }
 
-fn body(body: &Body) -> String {
+/// What is told, without when and where.
+pub fn body(body: &Body) -> String {
     match body {
         Body::Speech(speech) => speech_line(speech),
         Body::Source(source) => source_line(source),
