@@ -11,7 +11,7 @@ use vita_dialogue::state::{self, StateRule};
 use vita_engine::models::Model;
 use vita_messages::kinds::{SeenFrame, State, StateProbabilities};
 use vita_model::generate::{self, prefill};
-use vita_model::prompt::{Conversation, Media, Modality, Segment, system_text, user_turn};
+use vita_model::prompt::{Conversation, Media, Modality, Segment, user_turn};
 use vita_model::sampling::Stop;
 use vita_model::{GenerateOptions, Vita};
 
@@ -172,7 +172,7 @@ fn conversation(
     let transcript = sound.as_ref().and_then(|media| media.transcript.clone());
     let system = options.system.clone();
     let conversation = Conversation {
-        system: Some(system.unwrap_or_else(|| system_text(modality, NAME))),
+        system: system.or_else(|| vita.system_text(modality, NAME)),
         turns: vec![user_turn(images, sound, question.text.clone())],
     };
     Ok((conversation, transcript))
