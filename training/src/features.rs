@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -34,6 +35,9 @@ struct Entry {
     /// Size and time of change: another file of the same name is looked at again.
     bytes: u64,
     modified: u64,
+    /// Of the encoders, see [`fingerprint`].
+    #[serde(default)]
+    encoders: String,
     shard: String,
     tensor: String,
     #[serde(flatten)]
@@ -67,8 +71,46 @@ pub(crate) enum Found {
 pub(crate) struct Index {
     root: PathBuf,
     folder: PathBuf,
+    /// Of these encoders only.
     entries: HashMap<PathBuf, Entry>,
+    encoders: String,
     shards: usize,
+}
+
+/// What the encoders are: the manifest's parts `vision` and `audio` (or a checkpoint's config) without what
+/// learns, and the sizes of their files. Other encoders have other features.
+fn fingerprint(model: &Path) -> Result<String> {
+    let manifest = model.join("vita.toml");
+    let mut hash = Sha256::new();
+    if !manifest.is_file() {
+        let config = model.join("config.json");
+        hash.update(std::fs::read(&config).map_err(Error::io(&config))?);
+        return Ok(short(hash));
+    }
+    let text = std::fs::read_to_string(&manifest).map_err(Error::io(&manifest))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|e| Error::format(&manifest, e))?;
+    for part in ["vision", "audio"] {
+        let Some(toml::Value::Table(mut part)) = table.get(part).cloned() else {
+            continue;
+        };
+        part.retain(|key, _| !key.starts_with("connector"));
+        hash.update(part.to_string());
+        let file = part.get("weights").and_then(|weights| weights.get("file"));
+        if let Some(file) = file.and_then(toml::Value::as_str) {
+            let file = model.join(file);
+            let size = std::fs::metadata(&file).map_err(Error::io(&file))?.len();
+            hash.update(size.to_le_bytes());
+        }
+    }
+    Ok(short(hash))
+}
+
+fn short(hash: Sha256) -> String {
+    let digest = hash.finalize();
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Size and time of change.
@@ -93,8 +135,10 @@ impl Index {
         let entries = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
+        let encoders = fingerprint(&places.model)?;
         let entries: HashMap<_, _> = entries
-            .map(|entry: Entry| (places.folder.join(&entry.path), entry))
+            .filter(|entry: &Entry| entry.encoders == encoders)
+            .map(|entry| (places.folder.join(&entry.path), entry))
             .collect();
         let mut shards = 0;
         while folder.join(shard_name(shards)).exists() {
@@ -104,6 +148,7 @@ impl Index {
             root: places.folder.clone(),
             folder,
             entries,
+            encoders,
             shards,
         })
     }
@@ -294,7 +339,7 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
             {
                 break;
             }
-            batch.push(encode(&vita, &file, &places.folder)?);
+            batch.push(encode(&vita, &file, &index)?);
             missing -= 1;
             bar.inc(1);
             if batch.len() == SHARD {
@@ -312,7 +357,7 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     })
 }
 
-fn encode(vita: &Vita, file: &Medium, root: &Path) -> Result<(Entry, Tensor)> {
+fn encode(vita: &Vita, file: &Medium, index: &Index) -> Result<(Entry, Tensor)> {
     let path = file.path();
     let (bytes, modified) = stamp(path)?;
     let (what, tensor) = match file {
@@ -320,9 +365,10 @@ fn encode(vita: &Vita, file: &Medium, root: &Path) -> Result<(Entry, Tensor)> {
         Medium::Picture(path) => picture(vita, path)?,
     };
     let entry = Entry {
-        path: path.strip_prefix(root).unwrap_or(path).to_path_buf(),
+        path: path.strip_prefix(&index.root).unwrap_or(path).to_path_buf(),
         bytes,
         modified,
+        encoders: index.encoders.clone(),
         shard: String::new(),
         tensor: String::new(),
         what,

@@ -39,6 +39,8 @@ pub struct LanguagePart {
     pub tokenizer: Option<String>,
     /// Embeddings of tokens that were added behind the model's own, tensor `rows` `[tokens, hidden]`.
     pub added_rows: Option<File>,
+    /// Low-rank updates of the attention's projections: tensors `lora.<layer>.<q|k|v|o>.<a|b>`.
+    pub updates: Option<File>,
 }
 
 /// Tensors under a prefix in a safetensors file.

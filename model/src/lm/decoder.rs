@@ -73,6 +73,24 @@ impl Attention {
         })
     }
 
+    fn projection(&self, projection: Projection) -> &Linear {
+        match projection {
+            Projection::Q => &self.q,
+            Projection::K => &self.k,
+            Projection::V => &self.v,
+            Projection::O => &self.o,
+        }
+    }
+
+    fn projection_mut(&mut self, projection: Projection) -> &mut Linear {
+        match projection {
+            Projection::Q => &mut self.q,
+            Projection::K => &mut self.k,
+            Projection::V => &mut self.v,
+            Projection::O => &mut self.o,
+        }
+    }
+
     /// Projections over all tokens of the step at once, attention for each sequence by itself.
     fn forward(
         &self,
@@ -392,7 +410,8 @@ impl LanguageModel {
         self.norm.forward(xs)
     }
 
-    /// The same model with an update beside one of its matrices. What it was made from is shared.
+    /// Puts an update beside one of the matrices, in place of any that it had. What a clone shares stays
+    /// as it is.
     pub fn update(
         &mut self,
         layer: usize,
@@ -405,15 +424,15 @@ impl LanguageModel {
                 "an update of layer {layer}, the model has {layers}"
             )));
         };
-        let attention = &mut layer.self_attn;
-        let linear = match projection {
-            Projection::Q => &mut attention.q,
-            Projection::K => &mut attention.k,
-            Projection::V => &mut attention.v,
-            Projection::O => &mut attention.o,
-        };
-        *linear = linear.updated(low_rank);
+        let linear = layer.self_attn.projection_mut(projection);
+        *linear = linear.updated(low_rank)?;
         Ok(())
+    }
+
+    /// The update beside one of the matrices.
+    pub fn low_rank(&self, layer: usize, projection: Projection) -> Option<&LowRank> {
+        let attention = &self.layers.get(layer)?.self_attn;
+        attention.projection(projection).low_rank()
     }
 
     /// Width of a projection's output and input.

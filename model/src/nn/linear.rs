@@ -13,6 +13,7 @@ pub struct Linear {
     bias: Option<Tensor>,
     outputs: usize,
     low_rank: Option<LowRank>,
+    packed_update: Option<PackedUpdate>,
 }
 
 /// An update `scale · B·A` of a matrix `[out, in]`: a `[rank, in]`, b `[out, rank]`.
@@ -21,6 +22,23 @@ pub struct LowRank {
     pub a: Tensor,
     pub b: Tensor,
     pub scale: f64,
+}
+
+/// A low-rank update for the kernels of the CPU; the scale is in `b`.
+#[derive(Debug, Clone)]
+struct PackedUpdate {
+    a: Arc<Packed>,
+    b: Arc<Packed>,
+}
+
+impl PackedUpdate {
+    fn new(update: &LowRank) -> Result<Self> {
+        let b = (update.b.to_dtype(DType::F32)? * update.scale)?;
+        Ok(Self {
+            a: Arc::new(Packed::dense(&update.a.to_dtype(DType::F32)?)?),
+            b: Arc::new(Packed::dense(&b)?),
+        })
+    }
 }
 
 impl LowRank {
@@ -88,6 +106,7 @@ impl Linear {
             bias: None,
             outputs,
             low_rank: None,
+            packed_update: None,
         })
     }
 
@@ -100,15 +119,27 @@ impl Linear {
             bias,
             outputs,
             low_rank: None,
+            packed_update: None,
         })
     }
 
     /// The same matrix with an update beside it, in place of any that it had.
-    pub fn updated(&self, low_rank: LowRank) -> Self {
-        Self {
+    pub fn updated(&self, low_rank: LowRank) -> Result<Self> {
+        let learns = low_rank.a.track_op() || low_rank.b.track_op();
+        let packed_update = match &self.weight {
+            Weight::Packed(_) if !learns => Some(PackedUpdate::new(&low_rank)?),
+            _ => None,
+        };
+        Ok(Self {
             low_rank: Some(low_rank),
+            packed_update,
             ..self.clone()
-        }
+        })
+    }
+
+    /// The update beside the matrix.
+    pub fn low_rank(&self) -> Option<&LowRank> {
+        self.low_rank.as_ref()
     }
 
     pub fn outputs(&self) -> usize {
@@ -199,7 +230,13 @@ impl Linear {
             .transpose()?)
     }
 
-    /// With candle's own operations, which have gradients.
+    /// Whether the product of these rows holds the update already.
+    fn has_update_in_product(&self, xs: &Tensor) -> bool {
+        let packed = self.packed_update.is_some() && !xs.track_op();
+        packed || matches!(self.weight, Weight::Frozen(_))
+    }
+
+    /// Beside the fast path: with gradients, or with an update.
     fn product(&self, xs: &Tensor) -> Result<Tensor> {
         let mut dims = xs.dims().to_vec();
         let inputs = dims.pop().unwrap_or(0);
@@ -212,6 +249,13 @@ impl Linear {
             (Weight::Packed(weight), _) if !xs.track_op() => {
                 let rows = rows.to_dtype(DType::F32)?;
                 let ys = weight.forward(&rows, None, Activation::None)?;
+                let ys = match &self.packed_update {
+                    Some(PackedUpdate { a, b }) => {
+                        let inner = a.forward(&rows, None, Activation::None)?;
+                        b.forward_residual(&inner, None, None, &ys)?
+                    }
+                    None => ys,
+                };
                 ys.to_dtype(xs.dtype())?
             }
             (Weight::Packed(weight), _) => times(&weight.unpack()?)?,
@@ -222,9 +266,7 @@ impl Linear {
             }
         };
         let ys = match &self.low_rank {
-            Some(update) if !matches!(self.weight, Weight::Frozen(_)) => {
-                (ys + update.product(&rows)?)?
-            }
+            Some(update) if !self.has_update_in_product(xs) => (ys + update.product(&rows)?)?,
             _ => ys,
         };
         let ys = match &self.bias {

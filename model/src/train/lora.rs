@@ -1,7 +1,7 @@
 //! Low-rank updates of the attention's projections: `W + (alpha/rank) · B·A`.
 
-use crate::checkpoint::Shards;
-use crate::lm::{LanguageModel, Projection};
+use crate::lm::LanguageModel;
+use crate::lm::updates::{name, places};
 use crate::nn::LowRank;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -26,16 +26,12 @@ pub struct Lora {
     variables: BTreeMap<String, Var>,
 }
 
-fn name(layer: usize, projection: Projection, matrix: &str) -> String {
-    format!("lora.{layer}.{}.{matrix}", projection.name())
-}
-
-fn places(layers: std::ops::Range<usize>) -> impl Iterator<Item = (usize, Projection)> {
-    layers.flat_map(|layer| Projection::ALL.map(|projection| (layer, projection)))
-}
-
 impl Lora {
-    /// A begins with small random numbers, B with zeros: at first the model is what it was.
+    /// Updates that the model has already go on from where they are; of others A begins with small random
+    /// numbers, B with zeros: at first the model is what it was.
+    ///
+    /// # Errors
+    /// Where the model has updates of another rank.
     pub fn new(config: LoraConfig, lm: &LanguageModel, seed: u64) -> Result<Self> {
         use rand::{Rng, SeedableRng};
         let layers = lm.config().num_hidden_layers;
@@ -46,12 +42,26 @@ impl Lora {
         }
         let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
         let mut variables = BTreeMap::new();
+        let scale = config.alpha / config.rank as f64;
         for (layer, projection) in places(config.from_layer..layers) {
             let (outputs, inputs) = lm.projection_shape(projection);
             let reach = (3.0 / inputs as f32).sqrt();
             let a = (0..config.rank * inputs).map(|_| rng.random_range(-reach..=reach));
             let a = Tensor::from_iter(a, lm.device())?.reshape((config.rank, inputs))?;
             let b = Tensor::zeros((outputs, config.rank), DType::F32, lm.device())?;
+            let (a, b) = match lm.low_rank(layer, projection) {
+                None => (a, b),
+                Some(old) if old.a.dims() == a.dims() => {
+                    let b = (old.b.to_dtype(DType::F32)? * (old.scale / scale))?;
+                    (old.a.to_dtype(DType::F32)?, b)
+                }
+                Some(old) => {
+                    let (found, rank) = (old.a.dim(0)?, config.rank);
+                    return Err(Error::Input(format!(
+                        "the model has low-rank updates of rank {found}, expected {rank} to go on with them"
+                    )));
+                }
+            };
             variables.insert(name(layer, projection, "a"), Var::from_tensor(&a)?);
             variables.insert(name(layer, projection, "b"), Var::from_tensor(&b)?);
         }
@@ -91,7 +101,8 @@ impl Lora {
         Ok(lm)
     }
 
-    /// What a file of them holds: the scale goes into B, so that the update is `B·A`.
+    /// What a file of them holds, for [`Updates`](crate::lm::Updates): the scale goes into B, so that the update is
+    /// `B·A`.
     pub fn tensors(&self) -> Result<HashMap<String, Tensor>> {
         let tensors = self.variables.iter().map(|(name, var)| {
             let tensor = var.as_detached_tensor();
@@ -102,61 +113,6 @@ impl Lora {
         });
         tensors.collect()
     }
-}
-
-/// Updates read from a file, to be merged into weights or attached to a model.
-pub struct Updates(HashMap<(usize, Projection), (Tensor, Tensor)>);
-
-impl Updates {
-    /// Reads what [`Lora::tensors`] gave; other tensors of the file are left alone.
-    pub fn load(path: &Path) -> Result<Self> {
-        let shards = Shards::from_file(path)?;
-        let mut updates = HashMap::new();
-        for info in shards.infos() {
-            let Some((layer, projection)) = parse(&info.name) else {
-                continue;
-            };
-            let read = |matrix| -> Result<Tensor> {
-                Ok(shards
-                    .read(&name(layer, projection, matrix))?
-                    .to_dtype(DType::F32)?)
-            };
-            updates.insert((layer, projection), (read("a")?, read("b")?));
-        }
-        Ok(Self(updates))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// `weight + B·A` of one projection; the weight itself where there is no update.
-    pub fn merge(&self, layer: usize, projection: Projection, weight: &Tensor) -> Result<Tensor> {
-        match self.0.get(&(layer, projection)) {
-            Some((a, b)) => Ok((weight.to_dtype(DType::F32)? + b.matmul(a)?)?),
-            None => Ok(weight.clone()),
-        }
-    }
-
-    /// The model with these updates beside its weights.
-    pub fn attach(&self, lm: &LanguageModel) -> Result<LanguageModel> {
-        let mut lm = lm.clone();
-        for (&(layer, projection), (a, b)) in &self.0 {
-            let (a, b) = (a.to_device(lm.device())?, b.to_device(lm.device())?);
-            lm.update(layer, projection, LowRank { a, b, scale: 1.0 })?;
-        }
-        Ok(lm)
-    }
-}
-
-/// Layer and projection of `lora.<layer>.<projection>.a`.
-fn parse(name: &str) -> Option<(usize, Projection)> {
-    let (layer, rest) = name.strip_prefix("lora.")?.split_once('.')?;
-    let projection = rest.strip_suffix(".a")?;
-    let projection = Projection::ALL
-        .into_iter()
-        .find(|p| p.name() == projection)?;
-    Some((layer.parse().ok()?, projection))
 }
 
 /// Tensors into a safetensors file, in f16 if `half`. Written beside its place, then renamed.
@@ -187,7 +143,7 @@ pub fn save(path: &Path, tensors: &HashMap<String, Tensor>, half: bool) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lm::LmConfig;
+    use crate::lm::{LmConfig, Projection, Updates};
     use crate::nn::{RandomSource, Source, Variables, Weights};
     use std::sync::Arc;
 
@@ -240,7 +196,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lora.safetensors");
         save(&file, &lora.tensors().unwrap(), false).unwrap();
-        let updates = Updates::load(&file).unwrap();
+        let updates = Updates::load(&file, "").unwrap();
+        let attached = updates.attach(&lm).unwrap();
+        let again = Lora::new(CONFIG, &attached, 5).unwrap();
+        for (name, var) in lora.variables() {
+            close(var, &again.variables()[name]);
+        }
 
         // the same model with merged weights that learn: W' = W + s·B·A, so dA = s·Bᵀ·dW', dB = s·dW'·Aᵀ
         struct Merged(Updates);

@@ -10,7 +10,7 @@ mod published;
 
 pub use ctc::{ctc_greedy, ctc_loss};
 pub use labels::{Labelled, Labels, Packing, pack};
-pub use lora::{Lora, LoraConfig, Updates, save};
+pub use lora::{Lora, LoraConfig, save};
 pub use loss::{CrossEntropy, cross_entropy};
 pub use optim::{AdamW, AdamWConfig, Gradients, Schedule};
 pub use published::{Prepared, Record, State};

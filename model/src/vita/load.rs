@@ -14,7 +14,7 @@ use crate::connector::{
 };
 use crate::fbank::Fbank;
 use crate::image::{FrameFit, ImageProcessor, TilingRule};
-use crate::lm::{LanguageModel, LmConfig};
+use crate::lm::{LanguageModel, LmConfig, Updates};
 use crate::nn::{Source, Variables, Watched, Weights};
 use crate::prompt::{Template, Tokenizer};
 use crate::vision::{
@@ -191,6 +191,10 @@ fn load_language(
     let mut lm = LanguageModel::new(&config, own, manifest.max_length, &w)?;
     if let Some(rows) = added {
         lm.append_tokens(&rows)?;
+    }
+    if let Some(file) = &part.updates {
+        let path = manifest::inside(folder, &file.file)?;
+        lm = Updates::load(&path, &file.prefix)?.attach(&lm)?;
     }
     Ok((lm, tokenizer))
 }
