@@ -4,6 +4,7 @@
 //! is a separate value. Blocks follow the checkpoint's own tensor names.
 
 pub mod audio;
+pub mod build;
 pub mod checkpoint;
 pub mod connector;
 mod error;

@@ -1,3 +1,5 @@
+mod build;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +20,8 @@ pub struct Args {
 enum Command {
     /// Say which parts a model has, in which types, and how much memory it needs
     Inspect(InspectArgs),
+    /// Make the folder of a small model from the parts that `make setup` fetched
+    Build(build::Args),
     /// Turn a VITA checkpoint into a quantised one, one tensor in memory at a time
     Quantize(QuantizeArgs),
 }
@@ -48,6 +52,7 @@ struct QuantizeArgs {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect(args) => inspect(args),
+        Command::Build(args) => build::run(args),
         Command::Quantize(args) => quantize(args),
     }
 }

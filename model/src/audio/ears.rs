@@ -7,7 +7,14 @@ use crate::connector::{
 use crate::fbank::{Fbank, normalise_whisper};
 use crate::nn::Probe;
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
+
+/// The longest piece of an utterance that is read at once.
+const LONGEST_PIECE_SECS: f64 = 15.0;
+
+/// Frames over which a pause is looked for.
+const PAUSE: usize = 30;
 
 /// An audio encoder with its connector.
 #[derive(Debug)]
@@ -114,13 +121,16 @@ impl Ears {
 }
 
 impl Transcribing {
-    /// Encodes and reads. What is longer than the encoder's table of positions (30 s) is read in pieces of that.
+    /// Encodes and reads. A long utterance is read in pieces cut at pauses: without timestamps Whisper ends at a pause in the
+    /// middle of one.
     fn listen(&self, features: &Tensor, frames_per_second: f64) -> Result<Heard> {
         let frames = features.dim(0)?;
-        let longest = self.encoder.max_frames()?;
+        let longest = (LONGEST_PIECE_SECS * frames_per_second) as usize;
+        let longest = longest.min(self.encoder.max_frames()?);
+        let levels = features.to_dtype(DType::F32)?.mean(1)?.to_vec1::<f32>()?;
         let mut pieces = Vec::new();
-        for from in (0..frames).step_by(longest.max(1)) {
-            let piece = features.narrow(0, from, longest.min(frames - from))?;
+        for range in cut_at_pauses(&levels, longest) {
+            let piece = features.narrow(0, range.start, range.len())?;
             let encoded = self.encoder.forward(&piece)?;
             let seconds = piece.dim(0)? as f64 / frames_per_second;
             let transcript = self.transcriber.read(&encoded, seconds)?;
@@ -153,5 +163,50 @@ impl Transcribing {
         let pooled = self.connector.forward(heard)?;
         let words = self.words.ids(&heard.transcript.text)?;
         Ok(TranscriptConnector::parts(pooled, words, self.markers))
+    }
+}
+
+/// Ranges of at most `longest` frames, each but the last ending in the middle of the quietest moment of its second half.
+fn cut_at_pauses(levels: &[f32], longest: usize) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut from = 0;
+    while levels.len() - from > longest.max(1) {
+        let half = &levels[from + longest / 2..from + longest.max(1)];
+        let sums = half.windows(PAUSE).map(|moment| moment.iter().sum::<f32>());
+        let quietest = sums.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+        let end = match quietest {
+            Some((at, _)) => from + longest / 2 + at + PAUSE / 2,
+            None => from + longest.max(1),
+        };
+        ranges.push(from..end);
+        from = end;
+    }
+    ranges.push(from..levels.len());
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_utterance_is_cut_where_it_is_quiet() {
+        let mut levels = vec![1.0; 400];
+        levels[140..180].fill(0.0);
+        assert_eq!(cut_at_pauses(&levels, 200), [0..155, 155..270, 270..400]);
+        for short in [200, 0] {
+            let ranges = cut_at_pauses(&levels[..short], 200);
+            assert_eq!((ranges.len(), &ranges[0]), (1, &(0..short)));
+        }
+        for (frames, longest) in [(500, 1), (500, 7), (100, 60), (61, 60)] {
+            let ranges = cut_at_pauses(&vec![0.5; frames], longest);
+            assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(
+                ranges
+                    .iter()
+                    .all(|range| (1..=longest).contains(&range.len()))
+            );
+            assert_eq!(ranges.last().unwrap().end, frames);
+        }
     }
 }

@@ -11,8 +11,15 @@ use std::path::Path;
 const TOKENS_AT_LEAST: f64 = 8.0;
 const TOKENS_PER_SECOND: f64 = 8.0;
 
-/// A run of tokens that stands there so often in a row is the decoder going in circles.
-const CIRCLES: usize = 4;
+/// A run of so many tokens that stands there so often in a row is the decoder going in circles, which it does where
+/// an utterance is not padded to 30 s. People repeat a word or a short phrase, not a sentence.
+fn rounds(run: usize) -> usize {
+    match run {
+        0..=2 => 4,
+        3..=7 => 3,
+        _ => 2,
+    }
+}
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,14 +209,14 @@ fn likeliest(logits: &[f32]) -> Result<(u32, f64)> {
     Ok((best as u32, -sum.ln()))
 }
 
-/// Where a text ends in one run repeated [`CIRCLES`] times, its length with one of them.
+/// Where a text ends in circles, its length with one round of them.
 fn without_circles(ids: &[u32]) -> Option<usize> {
-    let longest = ids.len() / CIRCLES;
-    (1..=longest).find_map(|run| {
-        let tail = &ids[ids.len() - CIRCLES * run..];
-        let first = &tail[..run];
-        let circles = tail.chunks_exact(run).all(|part| part == first);
-        circles.then(|| ids.len() - (CIRCLES - 1) * run)
+    (1..=ids.len() / 2).find_map(|run| {
+        let circles = rounds(run);
+        let tail = ids.get(ids.len().checked_sub(circles * run)?..)?;
+        let (first, others) = tail.split_at(run);
+        let same = others.chunks_exact(run).all(|part| part == first);
+        same.then(|| ids.len() - (circles - 1) * run)
     })
 }
 
@@ -223,6 +230,10 @@ mod tests {
         assert_eq!(without_circles(&[7, 5, 5, 5, 5]), Some(2));
         assert_eq!(without_circles(&[7, 5, 5, 5]), None);
         assert_eq!(without_circles(&[]), None);
+        let sentence = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        assert_eq!(without_circles(&[sentence, sentence].concat()), Some(9));
+        assert_eq!(without_circles(&[1, 2, 3, 4, 1, 2, 3, 4]), None);
+        assert_eq!(without_circles(&[9, 1, 2, 3, 1, 2, 3, 1, 2, 3]), Some(4));
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl GgufFile {
         &self.path
     }
 
+    /// What the file says of itself, by key.
+    pub fn metadata(&self) -> &std::collections::HashMap<String, gguf_file::Value> {
+        &self.content.metadata
+    }
+
     pub(super) fn content(&self) -> &Content {
         &self.content
     }

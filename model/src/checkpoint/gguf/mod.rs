@@ -56,9 +56,13 @@ impl Gguf {
 
     /// The tokenizer in the file's metadata.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let path = self.file.path();
-        let json = tokenizer::tokenizer_json(&Metadata::new(path, self.file.content()))?;
-        Tokenizer::from_bytes(path, json.to_string().as_bytes())
+        let json = self.tokenizer_json()?.to_string();
+        Tokenizer::from_bytes(self.file.path(), json.as_bytes())
+    }
+
+    /// The same as a `tokenizer.json`.
+    pub fn tokenizer_json(&self) -> Result<serde_json::Value> {
+        tokenizer::tokenizer_json(&Metadata::new(self.file.path(), self.file.content()))
     }
 
     /// Name, type, shape and bytes of every tensor, by name.

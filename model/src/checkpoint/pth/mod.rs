@@ -20,9 +20,6 @@ use std::path::{Path, PathBuf};
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
 
-/// More values than any tensor that is read here has: a view with strides of zero could otherwise ask for any memory.
-const MAX_ELEMENTS: usize = 1 << 30;
-
 /// A tensor's place: a view into a storage of the file.
 struct Entry {
     /// torch's name of the type of its elements, such as `Float`.
@@ -160,7 +157,8 @@ impl Entry {
     }
 }
 
-/// The view, if all of it lies in its storage.
+/// The view, if all of it lies in its storage and it shows no more values than that has: strides of zero could ask for
+/// any memory.
 fn entry(view: &View, data: Range<usize>) -> Option<Entry> {
     let sizes = |values: &[i64]| -> Option<Vec<usize>> {
         values.iter().map(|&v| usize::try_from(v).ok()).collect()
@@ -176,7 +174,7 @@ fn entry(view: &View, data: Range<usize>) -> Option<Entry> {
             last.checked_add(size.saturating_sub(1).checked_mul(stride)?)
         })?;
     let held = data.len() / bytes_of(kind);
-    let fits = shape.len() == strides.len() && elements <= MAX_ELEMENTS;
+    let fits = shape.len() == strides.len() && elements <= held;
     (fits && (elements == 0 || last < held.min(u32::MAX as usize))).then(|| Entry {
         kind: kind.to_string(),
         offset,

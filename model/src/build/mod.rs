@@ -1,0 +1,331 @@
+//! Makes the folder of vita-nano from its bases, as they come from package registries, and what was trained.
+//!
+//! The low-rank updates are not merged: rounded into the language model's 8-bit blocks they would lose what is smaller than
+//! a block's step, and they were trained beside exactly these blocks. They stay tensors of their own, which the
+//! model computes beside its matrices.
+
+mod language;
+mod whisper;
+
+use crate::checkpoint::{Gguf, Shards, TorchFile};
+use crate::connector::{PooledConfig, PooledConnector, TranscriptConfig, TranscriptConnector};
+use crate::nn::Source;
+use crate::vision::efficientnet;
+use crate::{Error, Result};
+use candle_core::{DType, Shape, Tensor};
+use serde::Deserialize;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// Tokens behind the language model's own, in the order of their rows: states, then markers of an utterance.
+pub const ADDED_TOKENS: [&str; 5] = ["<1>", "<2>", "<3>", "<audio>", "</audio>"];
+
+/// File of everything that was trained.
+pub const TRAINED_FILE: &str = "trained.safetensors";
+
+const LANGUAGE_FILE: &str = "lm.gguf";
+const TOKENIZER_FILE: &str = "tokenizer.json";
+const EARS_FILE: &str = "ears.safetensors";
+const EARS_TOKENIZER_FILE: &str = "ears-tokenizer.json";
+const EYES_FILE: &str = "eyes.safetensors";
+const CLASSES_FILE: &str = "classes.txt";
+
+/// Sizes of the connectors that are trained for vita-nano.
+pub fn audio_connector() -> TranscriptConfig {
+    TranscriptConfig {
+        pooled: 4,
+        hidden: 384,
+        markers: [ADDED_TOKENS[3].into(), ADDED_TOKENS[4].into()],
+    }
+}
+
+pub fn visual_connector() -> PooledConfig {
+    PooledConfig {
+        grid: 4,
+        hidden: 768,
+    }
+}
+
+/// What vita-nano is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bases {
+    /// SmolLM2-135M-Instruct, GGUF.
+    pub language: PathBuf,
+    /// Whisper tiny.en: `model.bin` of CTranslate2, `config.json`, `tokenizer.json`.
+    pub ears: PathBuf,
+    /// EfficientNet-Lite0, a state dictionary of torch.
+    pub eyes: PathBuf,
+}
+
+impl Bases {
+    /// Where the set-up puts them.
+    pub fn in_models(models: &Path) -> Self {
+        Self {
+            language: models.join("SmolLM2-135M-Instruct.Q4_1.gguf"),
+            ears: models.join("whisper-tiny.en"),
+            eyes: models.join("efficientnet-lite0.pth"),
+        }
+    }
+
+    /// All files.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let ears = ["model.bin", "config.json", "tokenizer.json"].map(|name| self.ears.join(name));
+        let others = [self.language.clone(), self.eyes.clone()];
+        others.into_iter().chain(ears).collect()
+    }
+
+    /// Files that are not there.
+    pub fn missing(&self) -> Vec<PathBuf> {
+        let mut files = self.files();
+        files.retain(|file| !file.is_file());
+        files
+    }
+}
+
+/// What is being made, and how far it has come, from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    pub part: &'static str,
+    pub fraction: f64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Parts that have not been trained yet and begin as [`ADDED_TOKENS`] and the connectors begin.
+    pub untrained: Vec<&'static str>,
+}
+
+/// Generation settings of a Whisper for CTranslate2.
+#[derive(Deserialize)]
+struct Generation {
+    suppress_ids: Vec<u32>,
+    suppress_ids_begin: Vec<u32>,
+}
+
+/// Fills the empty folder `out`. `classes` are the names of the eyes' classes, a line each.
+///
+/// # Errors
+/// What the readers say of the bases, and [`Error::TensorShape`] or [`Error::UnknownTensor`] where `trained` does not fit.
+pub fn build(
+    bases: &Bases,
+    trained: &Shards,
+    classes: &str,
+    out: &Path,
+    mut progress: impl FnMut(Progress),
+) -> Result<Report> {
+    let gguf = Gguf::open(&bases.language)?;
+    language::requantise(&bases.language, &out.join(LANGUAGE_FILE), |done, total| {
+        progress(Progress {
+            part: "language model",
+            fraction: 0.7 * done as f64 / total.max(1) as f64,
+        });
+    })?;
+    let tokenizer = language::tokenizer(&gguf)?;
+    write(&out.join(TOKENIZER_FILE), tokenizer.as_bytes())?;
+
+    let mut at = |part, fraction| progress(Progress { part, fraction });
+    at("ears", 0.7);
+    let ears = whisper::read(&bases.ears.join("model.bin"))?;
+    save(&out.join(EARS_FILE), &ears.tensors)?;
+    let words = crate::error::read_file(&bases.ears.join("tokenizer.json"))?;
+    write(&out.join(EARS_TOKENIZER_FILE), &words)?;
+    let settings = bases.ears.join("config.json");
+    let generation: Generation = crate::checkpoint::read_json(&settings)?;
+
+    at("eyes", 0.85);
+    save(&out.join(EYES_FILE), &eyes(&bases.eyes)?)?;
+    write(&out.join(CLASSES_FILE), classes.as_bytes())?;
+
+    at("trained parts", 0.95);
+    let hidden = gguf.lm_config().hidden_size;
+    let (tensors, untrained) = trained_parts(trained, &gguf, ears.encoder.d_model, hidden)?;
+    let updates = tensors.keys().any(|name| name.starts_with("lora."));
+    save(&out.join(TRAINED_FILE), &tensors)?;
+    let manifest = manifest(&ears, &generation, updates);
+    write(
+        &out.join(crate::checkpoint::manifest::FILE_NAME),
+        manifest.as_bytes(),
+    )?;
+    at("trained parts", 1.0);
+    Ok(Report { untrained })
+}
+
+/// Matrices and kernels in f16; vectors, which are small and scale everything else, in f32.
+fn half(name: &str, tensor: &Tensor) -> Result<Tensor> {
+    let dtype = match tensor.rank() {
+        0 | 1 => DType::F32,
+        _ => DType::F16,
+    };
+    let tensor = tensor.to_dtype(dtype)?;
+    let largest = tensor.to_dtype(DType::F32)?.abs()?.max_all()?;
+    match largest.to_scalar::<f32>()?.is_finite() {
+        true => Ok(tensor),
+        false => Err(Error::Input(format!(
+            "tensor {name}: a value that 16 bits cannot hold"
+        ))),
+    }
+}
+
+fn eyes(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let file = TorchFile::open(path)?;
+    let weights = file
+        .infos()
+        .into_iter()
+        .filter(|info| info.dtype == "float");
+    let tensors = weights.map(|info| {
+        let tensor = file.tensor(&info.name, &Shape::from(info.shape))?;
+        Ok((info.name.clone(), half(&info.name, &tensor)?))
+    });
+    tensors.collect()
+}
+
+/// Everything of `trained`, and for parts that it lacks what they begin with.
+fn trained_parts(
+    trained: &Shards,
+    gguf: &Gguf,
+    ears_width: usize,
+    hidden: usize,
+) -> Result<(HashMap<String, Tensor>, Vec<&'static str>)> {
+    let rows = HashMap::from([("rows".to_string(), language::initial_rows(gguf)?)]);
+    let audio = TranscriptConnector::initial(&audio_connector(), ears_width, hidden)?;
+    let inputs = efficientnet::FEATURES;
+    let vision = PooledConnector::initial(&visual_connector(), inputs, hidden)?;
+    let parts = [
+        ("state tokens and markers", "", rows),
+        ("audio connector", "audio.", audio),
+        ("visual connector", "vision.", vision),
+    ];
+    let mut tensors = HashMap::new();
+    let mut untrained = Vec::new();
+    let mut known = BTreeSet::new();
+    for (part, prefix, initial) in parts {
+        let learnt = initial
+            .keys()
+            .any(|n| trained.contains(&format!("{prefix}{n}")));
+        if !learnt {
+            untrained.push(part);
+        }
+        for (name, tensor) in initial {
+            let name = format!("{prefix}{name}");
+            let tensor = match learnt {
+                true => trained.tensor(&name, tensor.shape())?,
+                false => tensor,
+            };
+            tensors.insert(name.clone(), half(&name, &tensor)?);
+            known.insert(name);
+        }
+    }
+    let others: Vec<_> = trained
+        .infos()
+        .into_iter()
+        .filter(|info| !known.contains(&info.name))
+        .collect();
+    if others.is_empty() {
+        untrained.push("language model");
+    }
+    for info in others {
+        if !info.name.starts_with("lora.") {
+            return Err(Error::UnknownTensor {
+                file: info.file.display().to_string(),
+                tensor: info.name,
+                others: 0,
+            });
+        }
+        let tensor = half(&info.name, &trained.read(&info.name)?)?;
+        tensors.insert(info.name, tensor);
+    }
+    Ok((tensors, untrained))
+}
+
+fn manifest(ears: &whisper::Ears, generation: &Generation, updates: bool) -> String {
+    let whisper::Ears {
+        encoder, decoder, ..
+    } = ears;
+    let (audio, vision) = (audio_connector(), visual_connector());
+    let updates = match updates {
+        true => format!("updates = {{ file = \"{TRAINED_FILE}\" }}\n"),
+        false => String::new(),
+    };
+    format!(
+        r#"name = "vita-nano"
+max-length = 2048
+
+[language-model]
+path = "{LANGUAGE_FILE}"
+tokenizer = "{TOKENIZER_FILE}"
+added-rows = {{ file = "{TRAINED_FILE}" }}
+{updates}
+[vision]
+encoder = "efficientnet-lite0"
+weights = {{ file = "{EYES_FILE}" }}
+connector = {{ grid = {grid}, hidden = {visual_hidden} }}
+connector-weights = {{ file = "{TRAINED_FILE}", prefix = "vision" }}
+names = {{ file = "{CLASSES_FILE}" }}
+
+[audio]
+encoder = "whisper"
+weights = {{ file = "{EARS_FILE}", prefix = "encoder" }}
+tail-silence-ms = 300
+connector = {{ kind = "transcript", pooled = {pooled}, hidden = {audio_hidden}, markers = {markers:?} }}
+connector-weights = {{ file = "{TRAINED_FILE}", prefix = "audio" }}
+
+[audio.config]
+num-mel-bins = {bins}
+d-model = {width}
+encoder-attention-heads = {heads}
+encoder-ffn-dim = {inner}
+encoder-layers = {layers}
+max-source-positions = {positions}
+
+[audio.decoder]
+weights = {{ file = "{EARS_FILE}", prefix = "decoder" }}
+tokenizer = "{EARS_TOKENIZER_FILE}"
+suppress = {suppress:?}
+suppress-first = {suppress_first:?}
+
+[audio.decoder.config]
+vocab-size = {vocabulary}
+decoder-attention-heads = {decoder_heads}
+decoder-ffn-dim = {decoder_inner}
+decoder-layers = {decoder_layers}
+max-target-positions = {texts}
+
+[template]
+system = "<|im_start|>system\n{{text}}<|im_end|>\n"
+user = "<|im_start|>user\n{{text}}<|im_end|>\n"
+bot = "<|im_start|>assistant\n{{text}}<|im_end|>\n"
+open = "<|im_start|>assistant\n"
+stop = ["<|im_end|>"]
+"#,
+        grid = vision.grid,
+        visual_hidden = vision.hidden,
+        pooled = audio.pooled,
+        audio_hidden = audio.hidden,
+        markers = audio.markers,
+        bins = encoder.num_mel_bins,
+        width = encoder.d_model,
+        heads = encoder.encoder_attention_heads,
+        inner = encoder.encoder_ffn_dim,
+        layers = encoder.encoder_layers,
+        positions = encoder.max_source_positions,
+        suppress = generation.suppress_ids,
+        suppress_first = generation.suppress_ids_begin,
+        vocabulary = decoder.vocab_size,
+        decoder_heads = decoder.decoder_attention_heads,
+        decoder_inner = decoder.decoder_ffn_dim,
+        decoder_layers = decoder.decoder_layers,
+        texts = decoder.max_target_positions,
+    )
+}
+
+fn save(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {
+    Ok(candle_core::safetensors::save(tensors, path)?)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|source| Error::Io {
+        path: path.to_path_buf(),
+        source,
+    })
+}

@@ -1,0 +1,212 @@
+//! vita-nano as `vita model build` makes it, on its real bases: what it hears, sees and answers before anything of it was
+//! trained. Needs what `make setup` fetches.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use vita_model::build::{self, Bases};
+use vita_model::checkpoint::{Inspection, Shards};
+use vita_model::prompt::{Content, Conversation, Role, Segment, Turn};
+use vita_model::{GenerateOptions, LoadOptions, Vita, wav};
+
+const RECORDINGS: &str = "/usr/share/pocketsphinx/test/data/librivox";
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn cache() -> PathBuf {
+    std::env::var_os("VITA_CACHE")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            base.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"))
+                .join("vita-stream")
+        })
+}
+
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let bases = Bases::in_models(&cache().join("models"));
+        assert_eq!(bases.missing(), Vec::<PathBuf>::new(), "run make setup");
+        let nothing = [&8u64.to_le_bytes()[..], b"{}      "].concat();
+        let untrained = Shards::from_bytes(Path::new("untrained"), nothing).unwrap();
+        let classes = repository().join("models/nano/classes.txt");
+        let classes = std::fs::read_to_string(classes).unwrap();
+        let mut last = 0.0;
+        let report = build::build(&bases, &untrained, &classes, folder.path(), |progress| {
+            assert!(progress.fraction >= last, "{progress:?} after {last}");
+            last = progress.fraction;
+        });
+        assert_eq!(last, 1.0);
+        assert_eq!(report.unwrap().untrained.len(), 4);
+        folder
+    });
+    folder.path()
+}
+
+fn nano() -> &'static Vita {
+    static MODEL: OnceLock<Vita> = OnceLock::new();
+    MODEL.get_or_init(|| Vita::load(folder(), &LoadOptions::default()).unwrap())
+}
+
+/// Lower-case words without punctuation.
+fn words(text: &str) -> Vec<String> {
+    let spaced = text.replace('-', " ").to_lowercase();
+    let plain = |word: &str| word.chars().filter(|c| c.is_alphanumeric()).collect();
+    spaced
+        .split_whitespace()
+        .map(plain)
+        .filter(|word: &String| !word.is_empty())
+        .collect()
+}
+
+/// Words to insert, delete or replace to turn one text into the other.
+fn edits(from: &[String], to: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+fn transcript(file: &Path) -> String {
+    let samples = wav::read(file).unwrap().samples;
+    nano().hear(&samples).unwrap().transcript.unwrap()
+}
+
+#[test]
+fn it_reads_a_speech() {
+    let expected = "And so my fellow Americans, ask not what your country can do for you, ask what you can do for \
+                    your country.";
+    let read = transcript(&cache().join("media/jfk.wav"));
+    assert_eq!(words(&read), words(expected), "{read}");
+}
+
+#[test]
+fn it_reads_a_novel_read_aloud() {
+    let list = std::fs::read_to_string(format!("{RECORDINGS}/transcription")).unwrap();
+    let (mut errors, mut total) = (0, 0);
+    for line in list.lines() {
+        let (text, name) = line.rsplit_once('(').unwrap();
+        let text = text.replace("<s>", "").replace("</s>", "");
+        let name = name.trim_end_matches(')');
+        let read = transcript(Path::new(&format!("{RECORDINGS}/{name}.wav")));
+        errors += edits(&words(&text), &words(&read));
+        total += words(&text).len();
+        println!("{read}");
+    }
+    println!("{errors} of {total} words");
+    // Whisper itself, padded to 30 s, reads 6 of 71 wrong
+    assert!(
+        total > 60 && 100 * errors <= 12 * total,
+        "{errors} of {total} words"
+    );
+}
+
+#[test]
+fn an_utterance_is_markers_vectors_and_words() {
+    let samples = wav::read(&cache().join("media/jfk.wav")).unwrap().samples;
+    let media = nano().hear(&samples[..4 * 16_000]).unwrap();
+    let text = media.transcript.unwrap();
+    let ids = nano().tokenizer().encode_text(&text).unwrap();
+    assert_eq!(media.vectors.dims(), [1 + 4 + ids.len() + 1, 576], "{text}");
+    let embedded = nano().lm().embed(&ids).unwrap();
+    let inside = media.vectors.narrow(0, 5, ids.len()).unwrap();
+    let difference = (inside - embedded)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .max_all()
+        .unwrap();
+    assert_eq!(difference.to_scalar::<f32>().unwrap(), 0.0);
+}
+
+#[test]
+fn silence_and_noise_have_few_words_and_end() {
+    let silence = vec![0.0; 3 * 16_000];
+    let noise: Vec<f32> = (0..5 * 16_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0 - 0.5)
+        .collect();
+    for sound in [silence, noise, vec![0.5; 16_000]] {
+        let heard = nano().ears().unwrap();
+        let heard = heard.listen(&heard.features(&sound).unwrap()).unwrap();
+        assert!(heard.transcript.ids.len() < 60, "{:?}", heard.transcript);
+        let input = heard.pooled_input.to_vec1::<f32>().unwrap();
+        assert!(input.iter().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn what_is_longer_than_half_a_minute_is_read_in_pieces() {
+    let mut samples = wav::read(&cache().join("media/jfk.wav")).unwrap().samples;
+    for number in ["0870", "0880", "0890", "0920", "0930"] {
+        let file = format!("{RECORDINGS}/sense_and_sensibility_01_austen_64kb-{number}.wav");
+        samples.extend(wav::read(file.as_ref()).unwrap().samples);
+    }
+    assert!(samples.len() > 35 * 16_000);
+    let read = words(&nano().hear(&samples).unwrap().transcript.unwrap());
+    for word in ["americans", "dashwood", "hearted", "respectable", "himself"] {
+        assert!(read.iter().any(|read| read == word), "{word} in {read:?}");
+    }
+}
+
+#[test]
+fn it_names_the_main_thing_of_a_photo() {
+    for (photo, expected) in [
+        ("coffee", &["espresso", "cup"][..]),
+        ("cat", &["Egyptian cat", "tabby", "tiger cat"]),
+        ("rocket", &["missile", "projectile"]),
+    ] {
+        let path = repository().join(format!("model/tests/photos/{photo}.jpg"));
+        let picture = image::open(path).unwrap().to_rgb8();
+        let seen = nano().see_picture(&picture).unwrap();
+        let names = seen[0].transcript.clone().unwrap();
+        println!("{photo}: {names}");
+        let named = names.split(", ").map(|name| name.trim_end_matches('?'));
+        assert!(
+            named.into_iter().any(|name| expected.contains(&name)),
+            "{photo}: {names}"
+        );
+        let ids = nano().tokenizer().encode_text(&names).unwrap();
+        assert_eq!(seen[0].vectors.dims(), [ids.len() + 16, 576]);
+    }
+}
+
+#[test]
+fn a_typed_question_gets_the_language_models_answer() {
+    let conversation = Conversation {
+        system: None,
+        turns: vec![Turn {
+            role: Role::User,
+            content: vec![Content::Text("What is the capital of France?".into())],
+        }],
+    };
+    let mut prompt = nano().prompt(&conversation).unwrap();
+    // the state of a typed question is known
+    prompt.push(Segment::Ids(vec![nano().state_tokens().text]));
+    let options = GenerateOptions {
+        max_new_tokens: 24,
+        ..GenerateOptions::default()
+    };
+    let answer = nano()
+        .generate(&prompt, &options, |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert!(answer.text.contains("Paris"), "{}", answer.text);
+}
+
+#[test]
+fn its_folder_can_be_inspected() {
+    let inspection = Inspection::of(folder()).unwrap();
+    for part in ["audio encoder", "audio decoder", "vision tower"] {
+        assert!(inspection.parts[part].tensors > 0, "{inspection:?}");
+    }
+}
