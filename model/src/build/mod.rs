@@ -291,6 +291,9 @@ decoder-ffn-dim = {decoder_inner}
 decoder-layers = {decoder_layers}
 max-target-positions = {texts}
 
+# none was trained with: each position costs time before the first word
+[system]
+
 [template]
 system = "<|im_start|>system\n{{text}}<|im_end|>\n"
 user = "<|im_start|>user\n{{text}}<|im_end|>\n"
