@@ -201,11 +201,11 @@ mod tests {
         in_place(&place, fill("one")).unwrap();
         in_place(&place, fill("two")).unwrap();
         assert_eq!(content(), "two");
-        let failed = in_place(&place, |folder| {
+        let failed: anyhow::Result<()> = in_place(&place, |folder| {
             fs::write(folder.join(STAMP_FILE), "three")?;
             bail!("half-way")
         });
-        assert_eq!(failed.map(|()| ()).unwrap_err().to_string(), "half-way");
+        assert_eq!(failed.unwrap_err().to_string(), "half-way");
         assert_eq!(content(), "two");
         assert_eq!(
             fs::read_dir(parent.path()).unwrap().count(),
