@@ -2,7 +2,7 @@
 
 use crate::media::{Medium, Store};
 use crate::recognition::{SoundAlikes, misheard};
-use crate::{Error, Item, Kind, Phrasing, Recipe, RecognitionErrors, Result};
+use crate::{Error, Item, Kind, Phrasing, Recipe, RecognitionErrors, Result, Split};
 use candle_core::{DType, Device, Tensor};
 use rand::rngs::StdRng;
 use std::sync::Arc;
@@ -40,14 +40,15 @@ pub struct Examples {
 }
 
 impl Examples {
-    /// `items` are those whose words may be taken for one another.
+    /// Words of the `items` that are trained on may be taken for one another.
     pub fn new(vita: Arc<Vita>, recipe: &Recipe, store: Store, items: &[Item]) -> Self {
         let errors = recipe.instruct.as_ref().map(|s| s.recognition);
+        let trained = items.iter().filter(|item| item.split == Split::Train);
         Self {
             vita,
             recipe: recipe.clone(),
             errors: errors.unwrap_or_default(),
-            alikes: SoundAlikes::of(items.iter().map(|item| item.words.as_str())),
+            alikes: SoundAlikes::of(trained.map(|item| item.words.as_str())),
             store,
         }
     }

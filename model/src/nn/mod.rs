@@ -11,6 +11,8 @@ mod probe;
 mod weights;
 
 pub use attention::{attend, attend_causal};
+#[cfg(feature = "train")]
+pub(crate) use grad::values;
 pub use grad::{Frozen, attend_sequences, rotate};
 pub use linear::{GatedLinear, Linear, LowRank};
 pub use norm::{LayerNorm, RmsNorm};

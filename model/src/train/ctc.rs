@@ -1,6 +1,7 @@
 //! Connectionist temporal classification (Graves et al. 2006): the probability that a sequence of
 //! labels comes out when blanks and repetitions are taken away, summed over all ways.
 
+use crate::nn::values;
 use crate::{Error, Result};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 use std::sync::{Mutex, PoisonError};
@@ -131,12 +132,10 @@ impl CustomOp1 for Ctc {
         storage: &CpuStorage,
         layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (CpuStorage::F32(values), Some((from, to)), &[_, classes]) =
-            (storage, layout.contiguous_offsets(), layout.dims())
-        else {
-            bail!("expected contiguous f32, found {layout:?}");
+        let &[_, classes] = layout.dims() else {
+            bail!("expected steps and classes, found {layout:?}");
         };
-        let (loss, gradient) = self.run(&values[from..to], classes);
+        let (loss, gradient) = self.run(values(storage, layout)?, classes);
         *self.gradient.lock().unwrap_or_else(PoisonError::into_inner) = gradient;
         Ok((CpuStorage::F32(vec![loss as f32]), Shape::from(())))
     }

@@ -1,5 +1,6 @@
 //! Mean cross-entropy over the positions that have a target (spec 8.1).
 
+use crate::nn::values;
 use crate::{Error, Result};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Shape, Tensor, bail};
 use std::sync::{Mutex, PoisonError};
@@ -96,13 +97,6 @@ impl Loss {
             }
         };
         Ok([part(own, self.widths[0])?, part(added, self.widths[1])?])
-    }
-}
-
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> CandleResult<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((from, to))) => Ok(&values[from..to]),
-        _ => bail!("expected contiguous f32, found {layout:?}"),
     }
 }
 
