@@ -324,11 +324,22 @@ video = "off"
 "#,
         root().display()
     );
-    let sources = load(Path::new("/etc/vita/model.toml"), &text)
-        .deployment
-        .unwrap()
-        .plan()
-        .sources;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.toml");
+    std::fs::write(&path, &text).unwrap();
+    let sources = plan(&path, &text).sources;
+    let explained = stdout(&vita(&["explain", path.to_str().unwrap()]));
+    assert!(
+        explained.contains("#   model.query_threshold  0.7"),
+        "{explained}"
+    );
+    let back = stdout(&vita(&["explain", "--toml", &explained]));
+    let back = plan(&path, &format!("version = 1\n{back}")).sources;
+    assert_eq!(sources.len(), back.len());
+    for (source, back) in sources.iter().zip(&back) {
+        assert_eq!(source.launch.reveal(), back.launch.reveal());
+        assert_eq!(source.model, back.model);
+    }
     let launch = |name: &str| {
         let source = sources.iter().find(|source| source.name == name).unwrap();
         (source.launch.reveal().to_owned(), source.model.clone())

@@ -22,6 +22,8 @@ const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 const ERROR_WITHIN: Duration = Duration::from_secs(1);
 /// From the end of a live source's streams to that of the pipeline. A branch that never got its stream never ends.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+/// From the end of a file to the end of what was asked in it: the longest answer, and the questions that wait behind it.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(120);
 /// What a source that is told to stop gets to say its last.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 const PRUNE_WITHIN: Duration = Duration::from_secs(5);
@@ -157,7 +159,9 @@ impl Attempt {
                     AtEnd::Retry => now > ended + DRAIN_WITHIN,
                     // What was read may still be played.
                     AtEnd::Finish | AtEnd::Loop => {
-                        now > ended.max(self.pipeline.taps.last_out()) + stall_timeout
+                        let answered = source.plan.model.as_ref().map(|_| ANSWERED_WITHIN);
+                        let within = stall_timeout + answered.unwrap_or_default();
+                        now > ended.max(self.pipeline.taps.last_out()) + within
                     }
                 };
                 drained.then(|| match source.plan.at_end {

@@ -95,22 +95,21 @@ impl SourceRoom {
 
     /// The element that answers, and the number of its dialogue.
     fn sink(&self, command: &str) -> Result<(gst::Element, u64), Refusal> {
-        if self.model.is_none() {
-            return Err(Refusal::new(
-                RefusalCode::NoModel,
-                format!("{command}: source {} has no model", self.name),
-                "add a [model] to the config",
-            ));
-        }
         let state = self.lock();
         let sink = state.sink.as_ref().and_then(gst::glib::WeakRef::upgrade);
-        sink.map(|sink| (sink, state.session_id)).ok_or_else(|| {
-            Refusal::new(
+        match (sink, &self.model) {
+            (Some(sink), _) => Ok((sink, state.session_id)),
+            (None, Some(_)) => Err(Refusal::new(
                 RefusalCode::Down,
                 format!("{command}: source {} is not up", self.name),
                 "try again when its source message says up",
-            )
-        })
+            )),
+            (None, None) => Err(Refusal::new(
+                RefusalCode::NoModel,
+                format!("{command}: source {} has no model", self.name),
+                "add a [model] to the config",
+            )),
+        }
     }
 }
 
