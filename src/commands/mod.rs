@@ -7,6 +7,7 @@ mod broker;
 mod chat;
 mod check;
 mod doctor;
+mod eval;
 mod explain;
 mod model;
 mod probe;
@@ -35,6 +36,8 @@ pub enum Command {
     Probe(probe::Args),
     /// Look at a model's files
     Model(model::Args),
+    /// Measure a model on held-out voices, phrasings, recordings and pictures
+    Eval(eval::Args),
     /// Train a model by a recipe, going on from where the last run stopped
     Train(train::Args),
     /// Play scripted rooms, and say where what they tell is not what was expected
@@ -54,6 +57,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(&args),
             Self::Probe(args) => probe::run(&args),
             Self::Model(args) => model::run(&args),
+            Self::Eval(args) => eval::run(&args),
             Self::Train(args) => train::run(&args),
             Self::Test(args) => test::run(&args),
             Self::Watch(args) => watch::run(&args),

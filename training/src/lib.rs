@@ -6,6 +6,7 @@
 mod curve;
 pub mod data;
 mod error;
+pub mod eval;
 mod example;
 pub mod features;
 pub mod instruct;

@@ -78,7 +78,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, String>> {
 
 /// The language model alone, in a folder of its own. It has no state tokens: three that it never writes
 /// stand for them.
-fn load(base: &Path, folder: &Path) -> Result<Vita> {
+pub fn load(base: &Path, folder: &Path) -> Result<Vita> {
     let folder = folder.join("base");
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let weights = folder.join("lm.gguf");

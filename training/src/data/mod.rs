@@ -20,11 +20,13 @@ mod template;
 mod text;
 
 pub use augment::Augment;
+pub use chat::load as base_model;
 pub use config::{Counts, DataConfig};
 pub use corpus::Corpus;
 pub use error::{Error, Result};
 pub use items::ITEMS_FILE;
 pub use rule::{Rule, normalise};
+pub use sound::decode;
 pub use speech::RATE_HZ;
 
 use crate::{Item, Kind};

@@ -1,0 +1,74 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use vita_engine::models;
+use vita_model::{LoadOptions, Vita};
+use vita_training::eval::{self, Options};
+
+/// `vita eval`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The model: a folder, or a name in the cache
+    model: String,
+
+    /// The items to measure with, of which only the split test is used [default: those of nano's data in the cache]
+    #[arg(long, value_name = "FILE")]
+    items: Option<PathBuf>,
+
+    /// At most so many items a row, drawn by the seed
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+
+    /// Decides which items are drawn
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// Only these rows, by the keys that the JSON has; `chat` is the comparison with the base model
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    rows: Vec<String>,
+
+    /// Write the table here as JSON too, with examples of what went wrong
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let cache = models::cache_dir().context("no cache: neither VITA_CACHE nor HOME is set")?;
+    let folder = models::folder(&args.model).context("no such model")?;
+    let name = folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let base = cache.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let options = Options {
+        items: args
+            .items
+            .clone()
+            .unwrap_or_else(|| cache.join("training/nano/items.jsonl")),
+        base: base.is_file().then_some(base),
+        limit: args.limit,
+        seed: args.seed,
+        only: args.rows.clone(),
+        name,
+        cache,
+    };
+    let vita = Vita::load(&folder, &LoadOptions::default()).context("cannot load the model")?;
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} {elapsed}, {eta} to go",
+    )?);
+    let report = eval::run(vita, &options, &|done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let report = report.context("cannot evaluate")?;
+    print!("{report}");
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
