@@ -228,7 +228,7 @@ impl fmt::Display for Report {
                 percent(row.value),
                 format!("{} – {}", percent(row.low), percent(row.high)),
                 format!("{}/{}", row.right, row.total),
-                format!("{sign}{}", 100.0 * row.must),
+                format!("{sign}{}", percent(row.must)),
                 aim
             )?;
         }
