@@ -3,12 +3,14 @@
 pub mod common;
 mod encoder;
 mod framesampler;
+mod llmsink;
 mod mel;
 mod vad;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     encoder::register(plugin)?;
     framesampler::register(plugin)?;
+    llmsink::register(plugin)?;
     mel::register(plugin)?;
     vad::register(plugin)
 }

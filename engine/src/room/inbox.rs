@@ -64,7 +64,6 @@ pub(crate) struct State {
     pub is_closed: bool,
     /// Set when the room is over.
     pub end: Option<End>,
-    interruptions: u64,
     refused: u64,
     pub status: Status,
 }
@@ -107,7 +106,6 @@ impl Inbox {
             is_finishing: false,
             is_closed: false,
             end: None,
-            interruptions: 0,
             refused: 0,
             status: Status::default(),
         };
@@ -126,25 +124,20 @@ impl Inbox {
         self.moved.notify_all();
     }
 
-    /// Makes those who wait look again.
+    /// Makes those who wait look again. With the lock, so that none is missed who is about to wait.
     pub fn interrupt(&self) {
-        self.lock().interruptions += 1;
+        let _state = self.lock();
         self.notify();
     }
 
-    /// Waits until the engine has come to `time`. `false`: it was interrupted before, or the room is over.
-    pub fn wait(&self, time: Duration) -> bool {
-        let state = self.lock();
-        let interruptions = state.interruptions;
+    /// Waits until the engine has come to `time`. `false`: given up before, or the room is flushed or over.
+    pub fn wait(&self, time: Duration, gives_up: impl Fn() -> bool) -> bool {
         let goes_on = |state: &mut State| {
-            state.position < time
-                && state.interruptions == interruptions
-                && state.end.is_none()
-                && !state.is_flushed
+            state.position < time && state.end.is_none() && !state.is_flushed && !gives_up()
         };
         let state = self
             .moved
-            .wait_while(state, goes_on)
+            .wait_while(self.lock(), goes_on)
             .unwrap_or_else(PoisonError::into_inner);
         state.position >= time
     }

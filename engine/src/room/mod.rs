@@ -204,13 +204,14 @@ impl Room {
     }
 
     /// Waits until a paced room has come to `time`, up to which it must have been [advanced](Self::advance). `false`: it
-    /// was interrupted or flushed before, or the room is over.
-    pub fn wait(&self, time: Duration) -> bool {
-        self.inbox.wait(time)
+    /// was given up or flushed before, or the room is over. `gives_up` is asked at each [`Self::wake_waiting`]; it may not
+    /// call the room.
+    pub fn wait(&self, time: Duration, gives_up: impl Fn() -> bool) -> bool {
+        self.inbox.wait(time, gives_up)
     }
 
-    /// Ends every [`Self::wait`] that is under way.
-    pub fn interrupt(&self) {
+    /// Has everyone in [`Self::wait`] asked whether they give up.
+    pub fn wake_waiting(&self) {
         self.inbox.interrupt();
     }
 

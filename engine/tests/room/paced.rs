@@ -1,5 +1,6 @@
 //! Rooms that go by the media's time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vita_dialogue::duplex::CutOff;
@@ -41,7 +42,7 @@ fn play(stretch: Duration) -> Vec<Event> {
             bench.room.ask_at("What now?", ms(6000)).unwrap();
         }
         bench.room.advance(time);
-        assert!(bench.room.wait(time));
+        assert!(bench.room.wait(time, || false));
         assert!(bench.room.status().position >= time);
     }
     bench.room.finish();
@@ -95,7 +96,7 @@ fn nothing_happens_before_its_time() {
     bench.room.advance(ms(1000));
     bench.room.utterance(utterance(1, ms(2000))).unwrap();
     bench.room.advance(ms(2000));
-    assert!(bench.room.wait(ms(2000)));
+    assert!(bench.room.wait(ms(2000), || false));
     assert_eq!(bench.room.status().requests, 1, "due, but not over");
     bench.room.advance(ms(2000) + STEP * 2);
     let EventKind::Query { .. } = bench.next() else {
@@ -110,7 +111,7 @@ fn a_flush_lets_go_of_those_who_wait_and_of_what_was_to_come() {
     bench.room.advance(ms(1000));
     bench.room.utterance(utterance(1, ms(5000))).unwrap();
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| bench.room.wait(ms(5000)));
+        let waits = scope.spawn(|| bench.room.wait(ms(5000), || false));
         bench.room.flush();
         assert!(!waits.join().unwrap());
     });
@@ -133,14 +134,14 @@ fn a_room_that_stands_still_holds_up_no_other() {
     let mut free = Bench::open(&engine, settings(50));
     free.room.ask("And you?").unwrap();
     assert_ne!(free.answer().text, "");
+    let gives_up = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| still.room.wait(ms(9000)));
-        still.room.interrupt();
-        // Whether it waited already or not: a second call ends it in any case.
-        while !waits.is_finished() {
-            still.room.interrupt();
-            std::thread::yield_now();
-        }
+        let waits = scope.spawn(|| {
+            let gives_up = || gives_up.load(Ordering::SeqCst);
+            still.room.wait(ms(9000), gives_up)
+        });
+        gives_up.store(true, Ordering::SeqCst);
+        still.room.wake_waiting();
         assert!(!waits.join().unwrap());
     });
     let told = still.close();

@@ -1,0 +1,781 @@
+use std::sync::{
+    Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+use std::time::Duration;
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+use vita_engine::models::{self, Model};
+use vita_engine::room::event::EventKind;
+use vita_engine::room::{Event, Frame, Room, Utterance};
+use vita_engine::{Error, ErrorKind};
+use vita_model::prompt::MediaKind;
+
+use super::{message, outbox::Outbox, pads::Pads, settings::Settings};
+use crate::common::{
+    self,
+    media::{self, MediaTimes},
+};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "vitallmsink",
+        gst::DebugColorFlags::empty(),
+        Some("Duplex dialogue on a language model"),
+    )
+});
+
+/// The last messages of a room that is closed are waited for so long.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+struct State {
+    pads: Pads,
+    is_playing: bool,
+    /// From PAUSED on.
+    session: Option<Session>,
+}
+
+/// From PAUSED to READY.
+#[derive(Clone)]
+struct Session {
+    room: Arc<Room>,
+    outbox: Arc<Outbox>,
+    is_paced: bool,
+    sync: bool,
+}
+
+#[derive(Default)]
+pub struct LlmSink {
+    settings: Mutex<Settings>,
+    /// From PAUSED on until NULL.
+    model: Mutex<Option<Arc<Model>>>,
+    state: Mutex<State>,
+    /// The state is another.
+    changed: Condvar,
+    next_pad: AtomicU32,
+}
+
+/// No holder of these locks leaves anything half done behind when it panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn duration(time: gst::ClockTime) -> Duration {
+    Duration::from_nanos(time.nseconds())
+}
+
+impl LlmSink {
+    /// Waits for PLAYING, as a sink does, and hands out what to work with.
+    fn enter(&self, pad: &gst::Pad) -> Result<Session, gst::FlowError> {
+        let mut state = lock(&self.state);
+        loop {
+            let pad_state = state.pads.get(pad).ok_or(gst::FlowError::Flushing)?;
+            if pad_state.is_flushing() {
+                return Err(gst::FlowError::Flushing);
+            }
+            if pad_state.is_eos {
+                return Err(gst::FlowError::Eos);
+            }
+            if state.is_playing {
+                return state.session.clone().ok_or(gst::FlowError::Flushing);
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn chain(
+        &self,
+        pad: &gst::Pad,
+        buffer: &gst::BufferRef,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let session = self.enter(pad)?;
+        let end = buffer
+            .pts()
+            .map(|pts| pts + buffer.duration().unwrap_or_default());
+        if session.sync {
+            self.wait_for_clock(pad, end)?;
+        }
+        let is_text = pad
+            .pad_template()
+            .is_some_and(|t| t.name_template() == "text_%u");
+        let came_to = match is_text {
+            true => self.read_text(pad, buffer, &session)?,
+            false => self.read_medium(pad, buffer, end, &session)?,
+        };
+        self.follow(pad, came_to, &session)
+    }
+
+    /// A typed question.
+    fn read_text(
+        &self,
+        pad: &gst::Pad,
+        buffer: &gst::BufferRef,
+        session: &Session,
+    ) -> Result<Option<gst::ClockTime>, gst::FlowError> {
+        let map = buffer
+            .map_readable()
+            .map_err(|error| self.unreadable(&error))?;
+        let text = std::str::from_utf8(&map).map_err(|error| {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Decode,
+                ("{}: text that is no UTF-8: {error}", pad.name())
+            );
+            gst::FlowError::Error
+        })?;
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        let time = lock(&self.state)
+            .pads
+            .get(pad)
+            .and_then(|pad| pad.stream_time(buffer.pts()));
+        if !text.is_empty() {
+            let asked = match time {
+                Some(time) => session.room.ask_at(text, duration(time)),
+                None => session.room.ask(text).map(|_| ()),
+            };
+            self.check(asked)?;
+        }
+        Ok(time)
+    }
+
+    /// A frame or an utterance, whichever pad it comes to.
+    fn read_medium(
+        &self,
+        pad: &gst::Pad,
+        buffer: &gst::BufferRef,
+        end: Option<gst::ClockTime>,
+        session: &Session,
+    ) -> Result<Option<gst::ClockTime>, gst::FlowError> {
+        let (caps, pts, pts_end, running_end) = {
+            let mut state = lock(&self.state);
+            let pad = state.pads.get(pad).ok_or(gst::FlowError::Flushing)?;
+            let caps = pad.caps.clone().ok_or(gst::FlowError::NotNegotiated)?;
+            let times = (pad.stream_time(buffer.pts()), pad.stream_time(end));
+            (caps, times.0, times.1, pad.running_time(end))
+        };
+        let (medium, times) = media::read(buffer, &caps).map_err(|error| {
+            gst::element_imp_error!(self, gst::StreamError::Format, ("{}: {error}", pad.name()));
+            gst::FlowError::Error
+        })?;
+        let MediaTimes {
+            utterance_id,
+            start,
+            end,
+            capture_time_ns,
+        } = times;
+        let (Some(start), Some(end)) = (start.or(pts), end.or(pts_end).or(start).or(pts)) else {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ("{}: a medium without a time", pad.name())
+            );
+            return Err(gst::FlowError::Error);
+        };
+        match medium.kind {
+            MediaKind::Image => session.room.frame(Frame {
+                media: medium,
+                time: duration(start),
+                capture_time_ns,
+            }),
+            MediaKind::Audio => {
+                let utterance = Utterance {
+                    id: utterance_id.unwrap_or_default(),
+                    media: medium,
+                    start: duration(start),
+                    end: duration(end),
+                    capture_time_ns,
+                    age: self.age(running_end),
+                };
+                self.check(session.room.utterance(utterance))?;
+            }
+        }
+        Ok(Some(end))
+    }
+
+    /// How long ago a running time was, by the pipeline's clock.
+    fn age(&self, running_time: Option<gst::ClockTime>) -> Duration {
+        let now = self.obj().current_running_time();
+        let age = now
+            .zip(running_time)
+            .and_then(|(now, then)| now.checked_sub(then));
+        age.map(duration).unwrap_or_default()
+    }
+
+    /// What the room says to a request. One that is refused is counted there, and no reason to stop.
+    fn check(&self, result: Result<(), Error>) -> Result<(), gst::FlowError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::Busy,
+                    ("a question is dropped: {error}")
+                );
+                Ok(())
+            }
+            Err(error) => {
+                // The room has told the bus already.
+                gst::debug!(CAT, imp = self, "{error}");
+                Err(gst::FlowError::Error)
+            }
+        }
+    }
+
+    fn unreadable(&self, error: &glib::BoolError) -> gst::FlowError {
+        gst::element_imp_error!(
+            self,
+            gst::ResourceError::Read,
+            ("a buffer cannot be mapped: {error}")
+        );
+        gst::FlowError::Error
+    }
+
+    /// A pad's stream has come so far: the room may go on, and the stream waits for it where it is paced.
+    fn follow(
+        &self,
+        pad: &gst::Pad,
+        came_to: Option<gst::ClockTime>,
+        session: &Session,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (is_flushing, position) = {
+            let mut state = lock(&self.state);
+            let pad = state.pads.get(pad).ok_or(gst::FlowError::Flushing)?;
+            if let Some(time) = came_to {
+                pad.came_to(time);
+            }
+            (pad.is_flushing.clone(), state.pads.position())
+        };
+        let Some(position) = position.map(duration) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        session.room.advance(position);
+        let gives_up = || is_flushing.load(Ordering::SeqCst);
+        if session.is_paced && !session.room.wait(position, gives_up) && gives_up() {
+            return Err(gst::FlowError::Flushing);
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn wait_for_clock(
+        &self,
+        pad: &gst::Pad,
+        time: Option<gst::ClockTime>,
+    ) -> Result<(), gst::FlowError> {
+        let element = self.obj();
+        let (Some(clock), Some(base)) = (element.clock(), element.base_time()) else {
+            return Ok(());
+        };
+        let id = {
+            let mut state = lock(&self.state);
+            let pad = state.pads.get(pad).ok_or(gst::FlowError::Flushing)?;
+            if pad.is_flushing() {
+                return Err(gst::FlowError::Flushing);
+            }
+            let Some(time) = pad.running_time(time) else {
+                return Ok(());
+            };
+            let id = clock.new_single_shot_id(base + time);
+            pad.wait = Some(id.clone());
+            id
+        };
+        match id.wait().0 {
+            Err(gst::ClockError::Unscheduled) => Err(gst::FlowError::Flushing),
+            _ => Ok(()),
+        }
+    }
+
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        use gst::EventView;
+
+        gst::trace!(CAT, obj = pad, "{event:?}");
+        match event.view() {
+            EventView::Caps(caps) => {
+                let caps = caps.caps_owned();
+                self.with_pad(pad, |pad| pad.caps = Some(caps));
+            }
+            EventView::StreamStart(_) => self.with_pad(pad, |pad| pad.is_eos = false),
+            EventView::Segment(segment) => {
+                let segment = segment.segment();
+                self.with_pad(pad, |pad| {
+                    pad.segment = segment.downcast_ref::<gst::ClockTime>().cloned();
+                    let start = pad.segment.as_ref().and_then(|segment| segment.position());
+                    if let Some(start) = pad.stream_time(start) {
+                        pad.came_to(start);
+                    }
+                });
+                self.advance();
+            }
+            EventView::Gap(gap) => {
+                let (start, length) = gap.get();
+                let end = start + length.unwrap_or_default();
+                let time = lock(&self.state)
+                    .pads
+                    .get(pad)
+                    .and_then(|pad| pad.stream_time(Some(end)));
+                let Ok(session) = self.enter(pad) else {
+                    return false;
+                };
+                return self.follow(pad, time, &session).is_ok();
+            }
+            EventView::Eos(_) => {
+                if self.enter(pad).is_err() {
+                    return false;
+                }
+                lock(&self.state).pads.eos(pad, event.seqnum());
+                self.look_for_end();
+            }
+            EventView::FlushStart(_) => {
+                let session = {
+                    let mut state = lock(&self.state);
+                    if let Some(pad) = state.pads.get(pad) {
+                        pad.stop();
+                    }
+                    state.session.clone()
+                };
+                self.wake_all(session.as_ref());
+            }
+            EventView::FlushStop(_) => {
+                let (is_first, session) = {
+                    let mut state = lock(&self.state);
+                    let is_first = state.pads.flushed(pad, event.seqnum());
+                    (is_first, state.session.clone())
+                };
+                if let Some(session) = session.filter(|_| is_first) {
+                    session.room.flush();
+                }
+            }
+            _ => return gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+        true
+    }
+
+    fn with_pad(&self, pad: &gst::Pad, change: impl FnOnce(&mut super::pads::PadState)) {
+        if let Some(pad) = lock(&self.state).pads.get(pad) {
+            change(pad);
+        }
+    }
+
+    /// Has those look again who wait for PLAYING or for the room.
+    fn wake_all(&self, session: Option<&Session>) {
+        self.changed.notify_all();
+        if let Some(session) = session {
+            session.room.wake_waiting();
+        }
+    }
+
+    /// Lets the room go on as far as the streams are now.
+    fn advance(&self) {
+        let (session, position) = {
+            let state = lock(&self.state);
+            (state.session.clone(), state.pads.position())
+        };
+        if let Some((session, position)) = session.zip(position) {
+            session.room.advance(duration(position));
+        }
+    }
+
+    /// One stream less may be the end of all, or let the others go on.
+    fn look_for_end(&self) {
+        let (session, is_end) = {
+            let mut state = lock(&self.state);
+            let is_end = state.pads.take_end();
+            (state.session.clone(), is_end)
+        };
+        match session.filter(|_| is_end) {
+            Some(session) => session.room.finish(),
+            None => self.advance(),
+        }
+    }
+
+    /// What the engine tells, handed on by a thread of its own: who reads the bus may take time.
+    fn hand_on(element: &glib::WeakRef<super::LlmSink>, outbox: &Outbox) {
+        while let Some(event) = outbox.pop() {
+            let is_last = matches!(event.kind, EventKind::Closed | EventKind::Failed(_));
+            if let Some(element) = element.upgrade() {
+                element.imp().post(&event);
+            }
+            if is_last {
+                break;
+            }
+        }
+        outbox.done();
+    }
+
+    fn post(&self, event: &Event) {
+        if let Some(structure) = message::structure(event) {
+            gst::debug!(CAT, imp = self, "{structure}");
+            common::post(&*self.obj(), structure);
+            return;
+        }
+        match &event.kind {
+            EventKind::Drained => {
+                let mut eos = gst::message::Eos::builder().src(&*self.obj());
+                if let Some(seqnum) = lock(&self.state).pads.end_seqnum() {
+                    eos = eos.seqnum(seqnum);
+                }
+                let _ = self.obj().post_message(eos.build());
+            }
+            EventKind::Failed(reason) => {
+                gst::element_imp_error!(
+                    self,
+                    gst::LibraryError::Failed,
+                    ("the dialogue failed: {reason}")
+                );
+            }
+            _ => (),
+        }
+    }
+
+    fn open(&self) -> Result<(), gst::StateChangeError> {
+        self.try_open().map_err(|error| {
+            gst::element_imp_error!(self, gst::ResourceError::OpenRead, ("{error}"));
+            gst::StateChangeError
+        })
+    }
+
+    fn try_open(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let settings = lock(&self.settings).clone();
+        let spec = settings.model_spec()?;
+        let text = format!("opening the model {}", spec.path.display());
+        self.progress(gst::ProgressType::Start, &text);
+        let model = models::open(&spec, None)?;
+        self.progress(gst::ProgressType::Complete, "the model is open");
+        let room = settings.room(model.vita())?;
+        let outbox = Arc::<Outbox>::default();
+        let events = outbox.clone();
+        let room = model.open_room(room, Box::new(move |event| events.push(event)))?;
+        let (element, events) = (self.obj().downgrade(), outbox.clone());
+        std::thread::Builder::new()
+            .name("vitallmsink-bus".into())
+            .spawn(move || Self::hand_on(&element, &events))?;
+        *lock(&self.model) = Some(model);
+        let mut state = lock(&self.state);
+        state.pads.start();
+        state.session = Some(Session {
+            room: Arc::new(room),
+            outbox,
+            is_paced: settings.is_paced(),
+            sync: settings.sync,
+        });
+        Ok(())
+    }
+
+    /// A state change that takes long says so.
+    fn progress(&self, type_: gst::ProgressType, text: &str) {
+        gst::info!(CAT, imp = self, "{text}");
+        let progress = gst::message::Progress::builder(type_, "open", text).src(&*self.obj());
+        let _ = self.obj().post_message(progress.build());
+    }
+
+    /// Lets every streaming thread go, so that pads can be deactivated.
+    fn release(&self) {
+        let session = {
+            let mut state = lock(&self.state);
+            state.pads.all().for_each(super::pads::PadState::stop);
+            state.session.clone()
+        };
+        self.wake_all(session.as_ref());
+    }
+
+    /// After the pads are inactive. The model may be busy for longer than a state change should take.
+    fn close(&self) {
+        let Some(session) = lock(&self.state).session.take() else {
+            return;
+        };
+        let Session { room, outbox, .. } = session;
+        drop(room);
+        if !outbox.wait_done(GOODBYE) {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "the model is busy: its last messages are lost"
+            );
+        }
+    }
+
+    fn set_playing(&self, is_playing: bool) {
+        lock(&self.state).is_playing = is_playing;
+        self.changed.notify_all();
+    }
+
+    fn room(&self) -> Option<Arc<Room>> {
+        let state = lock(&self.state);
+        state.session.as_ref().map(|session| session.room.clone())
+    }
+
+    /// The number of the question; 0 where it was not taken.
+    fn ask(&self, text: &str) -> u64 {
+        let asked = match self.room() {
+            Some(room) => room.ask(text).map_err(|error| error.to_string()),
+            None => Err("the element is not in PAUSED or PLAYING".into()),
+        };
+        asked.map_or_else(
+            |error| {
+                gst::warning!(CAT, imp = self, "a question is not taken: {error}");
+                0
+            },
+            |turn| turn.0,
+        )
+    }
+
+    fn reset(&self) {
+        if let Some(Err(error)) = self.room().map(|room| room.reset()) {
+            gst::warning!(CAT, imp = self, "no reset: {error}");
+        }
+    }
+
+    /// While a room is open, another bias takes effect with the next question.
+    fn change_bias(&self) {
+        let (Some(room), Some(model)) = (self.room(), lock(&self.model).clone()) else {
+            return;
+        };
+        let bias = lock(&self.settings).logit_bias(model.vita());
+        let changed =
+            bias.and_then(|bias| room.set_logit_bias(bias).map_err(|error| error.to_string()));
+        if let Err(error) = changed {
+            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{error}"));
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let session = lock(&self.state).session.clone();
+        let status = session
+            .as_ref()
+            .map(|s| s.room.status())
+            .unwrap_or_default();
+        let outbox = session.map(|s| s.outbox);
+        let scheduler = status.scheduler;
+        gst::Structure::builder("vitallmsink-stats")
+            .field("position", status.position.as_nanos() as u64)
+            .field("generation", status.generation.map_or(0, |g| g.0))
+            .field("requests", status.requests as u64)
+            .field("requests-refused", status.requests_refused)
+            .field("questions-waiting", status.questions_waiting as u64)
+            .field("frames", status.frames as u64)
+            .field("frames-dropped", status.frames_dropped)
+            .field("history-turns", status.history_turns as u64)
+            .field("history-tokens", status.history_tokens as u64)
+            .field("late-reports", status.late_reports)
+            .field("messages", outbox.as_ref().map_or(0, |o| o.len()) as u64)
+            .field(
+                "messages-dropped",
+                outbox.as_ref().map_or(0, |o| o.dropped()),
+            )
+            .field("steps", scheduler.steps)
+            .field("decoded-tokens", scheduler.decoded_tokens)
+            .field("prefilled-tokens", scheduler.prefilled_tokens)
+            .field("cached-tokens", scheduler.cached_tokens)
+            .field("sequences-running", scheduler.running as u64)
+            .field("sequences-waiting", scheduler.waiting as u64)
+            .build()
+    }
+
+    /// Of all pads: live if one is, the longest of the least.
+    fn latency(&self, query: &mut gst::query::Latency) -> bool {
+        let (mut is_live, mut min, mut max) = (false, gst::ClockTime::ZERO, None);
+        for pad in self.obj().sink_pads() {
+            let mut upstream = gst::query::Latency::new();
+            if !pad.is_linked() || !pad.peer_query(&mut upstream) {
+                continue;
+            }
+            let (pad_is_live, pad_min, pad_max) = upstream.result();
+            if pad_is_live {
+                is_live = true;
+                min = min.max(pad_min);
+                max = [max, pad_max].into_iter().flatten().min();
+            }
+        }
+        query.set(is_live, min, max);
+        true
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for LlmSink {
+    const NAME: &'static str = "GstVitaLlmSink";
+    type Type = super::LlmSink;
+    type ParentType = gst::Element;
+}
+
+impl ObjectImpl for LlmSink {
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let stats = glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                .nick("Statistics")
+                .blurb(
+                    "Now: position (ns), generation (the running answer, 0: none), requests, questions-waiting, frames, \
+                     messages on their way to the bus, history-turns, history-tokens, sequences-running, \
+                     sequences-waiting; since PAUSED: requests-refused, frames-dropped, messages-dropped, late-reports; of \
+                     the model's batch: steps, decoded-tokens, prefilled-tokens, cached-tokens",
+                )
+                .read_only()
+                .build();
+            Settings::properties().into_iter().chain([stats]).collect()
+        });
+        PROPERTIES.as_ref()
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            let ask = glib::subclass::Signal::builder("ask")
+                .param_types([String::static_type()])
+                .return_type::<u64>()
+                .action()
+                .class_handler(|args| {
+                    let element = args.first()?.get::<super::LlmSink>().ok()?;
+                    let text = args.get(1)?.get::<Option<String>>().ok()?;
+                    Some(element.imp().ask(&text.unwrap_or_default()).to_value())
+                });
+            let reset = glib::subclass::Signal::builder("reset")
+                .action()
+                .class_handler(|args| {
+                    let element = args.first()?.get::<super::LlmSink>().ok()?;
+                    element.imp().reset();
+                    None
+                });
+            vec![ask.build(), reset.build()]
+        });
+        SIGNALS.as_ref()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        lock(&self.settings).set(pspec.name(), value);
+        if pspec.name() == "logit-bias" {
+            self.change_bias();
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "stats" => self.stats().to_value(),
+            name => lock(&self.settings).get(name),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        self.obj().set_element_flags(gst::ElementFlags::SINK);
+    }
+}
+
+impl GstObjectImpl for LlmSink {}
+
+impl ElementImpl for LlmSink {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "VITA language model sink",
+                "Sink/Video/Audio/Text",
+                "Answers what people ask aloud or in text from what it sees and hears, and can be interrupted",
+                "vita-stream",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let text = gst::Caps::builder("text/x-raw")
+                .field("format", "utf8")
+                .build();
+            [
+                ("video_%u", media::template_caps()),
+                ("audio_%u", media::template_caps()),
+                ("text_%u", text),
+            ]
+            .map(|(name, caps)| {
+                let direction = gst::PadDirection::Sink;
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Request, &caps)
+                    .expect("valid caps")
+            })
+            .into()
+        });
+        TEMPLATES.as_ref()
+    }
+
+    fn request_new_pad(
+        &self,
+        template: &gst::PadTemplate,
+        name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let mut state = lock(&self.state);
+        let name = match name.filter(|name| !name.contains('%')) {
+            Some(name) if state.pads.contains(name) => return None,
+            Some(name) => name.to_owned(),
+            None => loop {
+                let number = self.next_pad.fetch_add(1, Ordering::Relaxed);
+                let name = template.name_template().replace("%u", &number.to_string());
+                if !state.pads.contains(&name) {
+                    break name;
+                }
+            },
+        };
+        let pad = gst::Pad::builder_from_template(template)
+            .name(name)
+            .chain_function(|pad, parent, buffer| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |imp| imp.chain(pad, &buffer),
+                )
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, event))
+            })
+            .build();
+        let is_stopped = state.session.is_none();
+        state.pads.add(pad.clone(), is_stopped);
+        drop(state);
+        if !is_stopped && pad.set_active(true).is_err() {
+            return None;
+        }
+        self.obj().add_pad(&pad).ok()?;
+        Some(pad)
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        let session = {
+            let mut state = lock(&self.state);
+            state.pads.remove(pad);
+            state.session.clone()
+        };
+        // Its thread may wait in here.
+        self.wake_all(session.as_ref());
+        let _ = pad.set_active(false);
+        let _ = self.obj().remove_pad(pad);
+        self.look_for_end();
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Latency(query) => self.latency(query),
+            _ => self.parent_query(query),
+        }
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => self.open()?,
+            gst::StateChange::PausedToPlaying => self.set_playing(true),
+            gst::StateChange::PlayingToPaused => self.set_playing(false),
+            gst::StateChange::PausedToReady => self.release(),
+            _ => (),
+        }
+        let result = self.parent_change_state(transition);
+        match transition {
+            gst::StateChange::PausedToReady => self.close(),
+            gst::StateChange::ReadyToPaused if result.is_err() => self.close(),
+            gst::StateChange::ReadyToNull => *lock(&self.model) = None,
+            _ => (),
+        }
+        result
+    }
+}

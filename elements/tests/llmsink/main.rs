@@ -1,0 +1,6 @@
+//! The sink in pipelines, on the golden checkpoint.
+
+mod bench;
+mod dialogue;
+mod states;
+mod time;
