@@ -55,10 +55,20 @@ fn head<S: Simd>(
             .for_each(|(to, from)| *to = from * scale);
     }
     let bias = a.bias(batch, kv_head);
-    for (key, k) in a.key_rows(batch, kv_head).enumerate() {
-        let bias = bias.map_or(0.0, |bias| bias[key] * std::f32::consts::LOG2_E);
-        for row in 0..rows {
-            scores[row * stride + key] = dot(s, &q[row * depth..(row + 1) * depth], k) + bias;
+    let mut first = 0;
+    for piece in a.pieces {
+        for key in 0..piece.keys {
+            let k = piece.k.row(batch, kv_head, key);
+            for (row, q) in q.chunks_exact(depth.max(1)).take(rows).enumerate() {
+                scores[row * stride + first + key] = dot(s, q, k);
+            }
+        }
+        first += piece.keys;
+    }
+    if let Some(bias) = bias {
+        for scores in scores.chunks_exact_mut(stride.max(1)).take(rows) {
+            let biased = scores.iter_mut().zip(bias);
+            biased.for_each(|(score, bias)| *score += bias * std::f32::consts::LOG2_E);
         }
     }
     for row in 0..rows {
@@ -71,11 +81,19 @@ fn head<S: Simd>(
         #[allow(unsafe_code)]
         // SAFETY: each task has heads of its own, and a row one place.
         let out = unsafe { out.part(at, a.width()) };
-        out.fill(0.0);
-        // A row from which every key is hidden has no weights, and stays zero.
-        if sum > 0.0 {
-            for (weight, v) in scores[..seen].iter().zip(a.value_rows(batch, kv_head)) {
-                add(s, out, v, weight / sum);
+        // A row from which every key is hidden has no weights, and is zero.
+        let scale = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+        let width = out.len();
+        let mut column = 0;
+        while column < width {
+            let to = &mut out[column..width.min(column + 4 * S::LANES)];
+            if to.len() == 4 * S::LANES {
+                mix::<S, 4>(s, a, (batch, kv_head, column), &scores[..seen], scale, to);
+                column += 4 * S::LANES;
+            } else {
+                let to = &mut to[..S::LANES.min(width - column)];
+                mix::<S, 1>(s, a, (batch, kv_head, column), &scores[..seen], scale, to);
+                column += to.len();
             }
         }
     }
@@ -103,30 +121,50 @@ fn weigh<S: Simd>(s: S, scores: &mut [f32]) -> f32 {
 
 #[inline(always)]
 fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [s.zero(); 2];
-    let (mut a, mut b) = (a.chunks_exact(2 * S::LANES), b.chunks_exact(2 * S::LANES));
-    for (a, b) in a.by_ref().zip(b.by_ref()) {
-        sums[0] = s.fma(s.load(a), s.load(b), sums[0]);
-        sums[1] = s.fma(s.load(&a[S::LANES..]), s.load(&b[S::LANES..]), sums[1]);
+    let (n, lanes) = (a.len().min(b.len()), S::LANES);
+    let (mut even, mut odd) = (s.zero(), s.zero());
+    let mut i = 0;
+    while i + 2 * lanes <= n {
+        even = s.fma(s.load(&a[i..]), s.load(&b[i..]), even);
+        odd = s.fma(s.load(&a[i + lanes..]), s.load(&b[i + lanes..]), odd);
+        i += 2 * lanes;
     }
-    let rest: f32 = a
-        .remainder()
-        .iter()
-        .zip(b.remainder())
-        .map(|(a, b)| a * b)
-        .sum();
-    s.sum(s.add(sums[0], sums[1])) + rest
+    while i < n {
+        let end = n.min(i + lanes);
+        even = s.fma(s.load_part(&a[i..end]), s.load_part(&b[i..end]), even);
+        i = end;
+    }
+    s.sum(s.add(even, odd))
 }
 
-/// `to += v · by`.
+/// `to = scale · Σ weight · value` over the columns from `column`, which stay in `N` registers
+/// meanwhile. `to` is `N` vectors wide, or shorter than one.
 #[inline(always)]
-fn add<S: Simd>(s: S, to: &mut [f32], v: &[f32], by: f32) {
-    let factor = s.splat(by);
-    let (mut to, mut v) = (to.chunks_exact_mut(S::LANES), v.chunks_exact(S::LANES));
-    for (to, v) in to.by_ref().zip(v.by_ref()) {
-        let sum = s.fma(s.load(v), factor, s.load(to));
-        s.store(to, sum);
+fn mix<S: Simd, const N: usize>(
+    s: S,
+    a: &Attention,
+    (batch, kv_head, column): (usize, usize, usize),
+    weights: &[f32],
+    scale: f32,
+    to: &mut [f32],
+) {
+    let part = to.len().min(S::LANES);
+    let mut sums = [s.zero(); N];
+    let mut weights = weights.iter();
+    for piece in a.pieces {
+        for (key, &weight) in (0..piece.keys).zip(weights.by_ref()) {
+            let v = &piece.v.row(batch, kv_head, key)[column..];
+            let weight = s.splat(weight);
+            for n in 0..N {
+                let v = match N {
+                    1 => s.load_part(&v[..part]),
+                    _ => s.load(&v[n * S::LANES..]),
+                };
+                sums[n] = s.fma(v, weight, sums[n]);
+            }
+        }
     }
-    let rest = to.into_remainder().iter_mut().zip(v.remainder());
-    rest.for_each(|(to, v)| *to += v * by);
+    for (n, sum) in sums.into_iter().enumerate() {
+        s.store_part(&mut to[n * part..(n + 1) * part], s.mul(sum, s.splat(scale)));
+    }
 }
