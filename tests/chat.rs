@@ -26,7 +26,6 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn typed_lines_are_questions_and_their_end_is_the_end() {
     let output = chat(&["--no-video", "--no-audio"], "Who are you?\n\nAnd I?\n");
     let (said, error) = (text(&output.stdout), text(&output.stderr));
@@ -40,7 +39,6 @@ fn typed_lines_are_questions_and_their_end_is_the_end() {
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn a_file_that_is_played_to_its_end_ends_it() {
     let question = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/media/q1.wav");
     let output = chat(&[question.to_str().unwrap()], "");
@@ -52,7 +50,6 @@ fn a_file_that_is_played_to_its_end_ends_it() {
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn what_is_in_the_way_is_told() {
     let output = chat(&["/nowhere.mp4"], "");
     let error = text(&output.stderr);

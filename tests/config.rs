@@ -362,7 +362,6 @@ video = "off"
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn a_model_survives_explain_and_the_way_back() {
     let text = format!(
         r#"

@@ -21,7 +21,6 @@ fn vita_test(args: &[&str], path: &Path) -> Output {
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn every_room_tells_what_is_expected_and_the_same_again() {
     for path in scripts() {
         let first = vita_test(&["--json"], &path);
@@ -62,7 +61,6 @@ fn assert_fails(output: &Output, text: &str) {
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn what_is_not_told_as_expected_fails_with_its_place() {
     assert_fails(
         &changed("reset.toml", "reason = \"reset\"", "reason = \"closed\""),
@@ -75,7 +73,6 @@ fn what_is_not_told_as_expected_fails_with_its_place() {
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn a_script_that_cannot_be_played_is_told() {
     for (from, to, text) in [
         (

@@ -58,7 +58,6 @@ async fn request<T: serde::de::DeserializeOwned>(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the element vitallmsink"]
 async fn what_is_asked_aloud_and_in_text_is_answered_on_nats() {
     let dir = tempfile::tempdir().unwrap();
     let door = RtspServer::start(&[]);
@@ -127,7 +126,6 @@ async fn what_is_asked_aloud_and_in_text_is_answered_on_nats() {
 }
 
 #[test]
-#[ignore = "needs the element vitallmsink"]
 fn a_model_that_cannot_be_loaded_ends_the_run_with_its_error() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model");

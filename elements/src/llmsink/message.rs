@@ -52,13 +52,13 @@ pub(super) fn structure(event: &Event) -> Option<gst::Structure> {
             .field("turn", turn.0)
             .field("generation", generation.0)
             .field("sequence", *sequence)
-            .field("delta", text.as_str()),
+            .field("delta", speakable(text)),
         EventKind::Answer(answer) => of_answer(answer),
         EventKind::Cancelled { turn, reason } => {
             let (reason, detail) = cancel_reason(reason);
             of_turn("vita-cancelled", turn)
                 .field("reason", reason)
-                .field_if_some("detail", detail)
+                .field_if_some("detail", detail.map(speakable))
         }
         EventKind::Reset => gst::Structure::builder("vita-reset"),
         EventKind::Drained | EventKind::Closed | EventKind::Failed(_) => return None,
@@ -81,7 +81,7 @@ fn of_turn(name: &str, turn: &Turn) -> Builder {
     gst::Structure::builder(name)
         .field("turn", turn.id.0)
         .field("question", kind)
-        .field_if_some("text", text.as_deref())
+        .field_if_some("text", text.as_deref().map(speakable))
         .field_if_some("utterance-id", *utterance_id)
         .field("start-stream-time", ns(*start))
         .field("end-stream-time", ns(*end))
@@ -123,10 +123,10 @@ fn of_answer(answer: &Answer) -> Builder {
     let builder = of_turn("vita-answer", &answer.turn)
         .field("generation", answer.generation.0)
         .field("state", state_name(answer.state))
-        .field("answer", answer.text.as_str())
+        .field("answer", speakable(&answer.text))
         .field_if_some("cut-off", cut_off)
         .field_if_some("by-turn", by)
-        .field_if_some("detail", detail)
+        .field_if_some("detail", detail.map(speakable))
         .field("tokens", answer.tokens.answer as u64)
         .field("prompt-tokens", answer.tokens.prompt as u64)
         .field("cached-tokens", answer.tokens.cached as u64)
@@ -160,6 +160,11 @@ fn slot_name(slot: Slot) -> &'static str {
         Slot::A => "a",
         Slot::B => "b",
     }
+}
+
+/// Strings of GStreamer hold no NUL, which a model may write: it becomes U+FFFD.
+fn speakable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 fn ns(time: Duration) -> u64 {

@@ -165,6 +165,9 @@ fn mix<S: Simd, const N: usize>(
         }
     }
     for (n, sum) in sums.into_iter().enumerate() {
-        s.store_part(&mut to[n * part..(n + 1) * part], s.mul(sum, s.splat(scale)));
+        s.store_part(
+            &mut to[n * part..(n + 1) * part],
+            s.mul(sum, s.splat(scale)),
+        );
     }
 }
