@@ -289,7 +289,7 @@ fn defect_13_reset_stops_the_answer_and_all_that_waits() {
 #[test]
 fn utterances_below_the_minimum_are_audited_and_not_judged() {
     let mut duplex = Duplex::new(Settings::default());
-    duplex.utterance_ended(at(5), 1, at(5) - Duration::from_millis(299), at(5));
+    duplex.utterance_ended(at(5), 1, at(5) - Duration::from_millis(249), at(5));
     assert!(matches!(
         commands(&mut duplex).as_slice(),
         [Command::Publish(Notice::Noise {

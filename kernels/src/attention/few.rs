@@ -82,7 +82,11 @@ fn head<S: Simd>(
         // SAFETY: each task has heads of its own, and a row one place.
         let out = unsafe { out.part(at, a.width()) };
         // A row from which every key is hidden has no weights, and is zero.
-        let scale = if sum > 0.0 { 1.0 / sum } else { 0.0 };
+        if sum == 0.0 {
+            out.fill(0.0);
+            continue;
+        }
+        let scale = 1.0 / sum;
         let width = out.len();
         let mut column = 0;
         while column < width {
