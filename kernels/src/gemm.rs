@@ -9,9 +9,7 @@ use super::buffer::Aligned;
 use super::dense::PackedDense;
 use super::epilogue::{Activation, Epilogue};
 use super::math;
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Simd};
+use super::simd::{Simd, at_level};
 use super::threads::{Disjoint, share, threads};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -78,25 +76,11 @@ pub fn linear_rows(x: &impl Rows, w: &PackedDense, epilogue: &Epilogue, out: &mu
     if out.is_empty() {
         return;
     }
-    match w.level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => packed(
-            Avx512::new().expect("packed for this CPU"),
-            x,
-            w,
-            epilogue,
-            out,
-        ),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => packed(
-            Avx2::new().expect("packed for this CPU"),
-            x,
-            w,
-            epilogue,
-            out,
-        ),
-        _ => plain(x, w, epilogue, out),
-    }
+    at_level!(
+        w.level,
+        |s| packed(s, x, w, epilogue, out),
+        plain(x, w, epilogue, out)
+    );
 }
 
 /// The portable version.

@@ -4,28 +4,22 @@
 //! are plain Rust, compiled once for each level ([`Simd::enter`]); sums run in sixteen lanes, which
 //! the compiler turns into vectors.
 
-use super::simd::Level;
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512, Simd};
+use super::simd::{Level, at_level};
 
 const LANES: usize = 16;
 
 /// Runs an `#[inline(always)]` function compiled for the CPU's level.
-macro_rules! at_level {
+macro_rules! compiled {
     ($call:expr) => {
-        match Level::detect() {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => Avx512::new().expect("detected").enter(
+        at_level!(
+            Level::detect(),
+            |s| super::simd::Simd::enter(
+                s,
                 #[inline(always)]
-                || $call,
+                || $call
             ),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => Avx2::new().expect("detected").enter(
-                #[inline(always)]
-                || $call,
-            ),
-            _ => $call,
-        }
+            $call
+        )
     };
 }
 
@@ -115,7 +109,7 @@ pub fn silu_gate(both: &[f32], inner: usize, out: &mut [f32]) {
         inner > 0 && both.len() == 2 * out.len(),
         "gate and up of {inner}"
     );
-    at_level!(run(both, inner, out));
+    compiled!(run(both, inner, out));
 }
 
 /// Gradient of [`silu_gate`]: `both` becomes its own gradient, given that of the result.
@@ -137,7 +131,7 @@ pub fn silu_gate_backward(both: &mut [f32], inner: usize, grad: &[f32]) {
         inner > 0 && both.len() == 2 * grad.len(),
         "gate and up of {inner}"
     );
-    at_level!(run(both, inner, grad));
+    compiled!(run(both, inner, grad));
 }
 
 /// Gradient of RMSNorm with regard to its input: rows as wide as the weight.
@@ -162,7 +156,7 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, grad: &[f32], out:
         "rows of {}",
         weight.len()
     );
-    at_level!(run(x, weight, eps, grad, out));
+    compiled!(run(x, weight, eps, grad, out));
 }
 
 /// Rotates pairs (i, i + dim/2) of `[tokens, heads, dim]` in place; backwards is the inverse, which
@@ -190,7 +184,7 @@ pub fn rotate(xs: &mut [f32], heads: usize, cos: &[f32], sin: &[f32], dim: usize
         "{} values in heads of {dim}",
         xs.len()
     );
-    at_level!(run(
+    compiled!(run(
         xs,
         heads,
         cos,
@@ -245,7 +239,7 @@ pub fn outer_sum(h: &[f32], rank: usize, x: &[f32], width: usize, to: &mut [f32]
         rank > 0 && width > 0 && h.len() / rank == x.len() / width && to.len() == rank * width,
         "outer product of {rank} and {width}"
     );
-    at_level!(run(h, rank, x, width, to));
+    compiled!(run(h, rank, x, width, to));
 }
 
 /// Causal attention within sequences that lie one after the other: shapes shared by both directions.
@@ -333,7 +327,7 @@ pub fn attention(
     }
     what.check(q, k, v, probabilities);
     assert_eq!(q.len(), out.len(), "output of attention");
-    at_level!(run(what, [q, k, v], probabilities, out));
+    compiled!(run(what, [q, k, v], probabilities, out));
 }
 
 /// Gradients of q, k and v (written over what `to` holds), given that of the output and the
@@ -395,7 +389,7 @@ pub fn attention_backward(
     for to in [&mut *dq, &mut *dk, &mut *dv] {
         to.fill(0.0);
     }
-    at_level!(run(what, [q, k, v], probabilities, grad, [dq, dk, dv]));
+    compiled!(run(what, [q, k, v], probabilities, grad, [dq, dk, dv]));
 }
 
 /// Cross-entropy of rows whose logits lie in two parts (the second may be empty) with their targets,
@@ -481,7 +475,7 @@ pub fn cross_entropy(
             .all(|&t| (t as usize) < own_width + added_width),
         "targets among {own_width} and {added_width} logits"
     );
-    at_level!(run(
+    compiled!(run(
         [own, added],
         [own_width, added_width],
         targets,

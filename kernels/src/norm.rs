@@ -1,8 +1,6 @@
 //! LayerNorm and RMSNorm of rows.
 
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Simd};
+use super::simd::{Level, Simd, at_level};
 use super::threads::{Disjoint, share, threads};
 
 /// Values that are worth a thread of their own.
@@ -51,25 +49,11 @@ pub(crate) fn normalise_at(level: Level, norm: &Norm, x: &[f32], out: &mut [f32]
         // SAFETY: the parts are disjoint.
         let out = unsafe { out.part(range.start, range.len()) };
         let x = &x[range];
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => vectors(
-                Avx512::new().expect("checked by the caller"),
-                norm,
-                width,
-                x,
-                out,
-            ),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => vectors(
-                Avx2::new().expect("checked by the caller"),
-                norm,
-                width,
-                x,
-                out,
-            ),
-            _ => plain(norm, width, x, out),
-        }
+        at_level!(
+            level,
+            |s| vectors(s, norm, width, x, out),
+            plain(norm, width, x, out)
+        );
     });
 }
 

@@ -8,9 +8,7 @@
 use super::buffer::Aligned;
 use super::epilogue::{Activation, Epilogue};
 use super::math;
-use super::simd::Level;
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
+use super::simd::{Level, at_level};
 use super::simd8::Simd8;
 use super::threads::{Disjoint, share, threads};
 use half::f16;
@@ -185,27 +183,15 @@ impl QuantisedRows {
         self.quads.resize(x.len() / 4, 0);
         self.scales.resize(blocks, 0.0);
         self.sums.resize(blocks, 0);
-        match Level::detect() {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => {
-                let s = Avx512::new().expect("detected");
-                super::simd::Simd::enter(
-                    s,
-                    #[inline(always)]
-                    || self.quantise(x),
-                );
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => {
-                let s = Avx2::new().expect("detected");
-                super::simd::Simd::enter(
-                    s,
-                    #[inline(always)]
-                    || self.quantise(x),
-                );
-            }
-            _ => self.quantise(x),
-        }
+        at_level!(
+            Level::detect(),
+            |s| super::simd::Simd::enter(
+                s,
+                #[inline(always)]
+                || self.quantise(x)
+            ),
+            self.quantise(x)
+        );
     }
 
     #[inline(always)]
@@ -254,25 +240,11 @@ pub fn linear_q8(x: &QuantisedRows, w: &PackedQ8, epilogue: &Epilogue, out: &mut
     if out.is_empty() {
         return;
     }
-    match w.level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => packed(
-            Avx512::new().expect("packed for this CPU"),
-            x,
-            w,
-            epilogue,
-            out,
-        ),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => packed(
-            Avx2::new().expect("packed for this CPU"),
-            x,
-            w,
-            epilogue,
-            out,
-        ),
-        _ => plain(x, w, epilogue, out),
-    }
+    at_level!(
+        w.level,
+        |s| packed(s, x, w, epilogue, out),
+        plain(x, w, epilogue, out)
+    );
 }
 
 /// The portable version.

@@ -57,6 +57,29 @@ impl Level {
     }
 }
 
+/// Evaluates an expression with the vectors of a level, or the portable one in its place.
+///
+/// `at_level!(level, |s| vectors, portable)`. A level above portable comes from [`Level::detect`] or
+/// [`Level::supported`], so the CPU has it.
+macro_rules! at_level {
+    ($level:expr, |$s:ident| $vectors:expr, $portable:expr) => {
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Level::Avx512 => {
+                let $s = $crate::simd::Avx512::new().expect("the CPU was found to have this level");
+                $vectors
+            }
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::Level::Avx2 => {
+                let $s = $crate::simd::Avx2::new().expect("the CPU was found to have this level");
+                $vectors
+            }
+            _ => $portable,
+        }
+    };
+}
+pub(crate) use at_level;
+
 /// The f32 operations of one level. `LANES` values in a vector.
 pub trait Simd: Copy + Send + Sync + 'static {
     type F: Copy;

@@ -9,9 +9,7 @@
 mod blocked;
 mod few;
 
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
-use super::simd::{Level, Simd};
+use super::simd::{Level, Simd, at_level};
 use super::threads::{Disjoint, share};
 
 /// A tensor `[batch, heads, rows, width]` with any strides but a contiguous last dimension.
@@ -164,13 +162,7 @@ pub(crate) fn attention_at(level: Level, a: &Attention, out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => vectors(Avx512::new().expect("checked by the caller"), a, out),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => vectors(Avx2::new().expect("checked by the caller"), a, out),
-        _ => plain(a, out),
-    }
+    at_level!(level, |s| vectors(s, a, out), plain(a, out));
 }
 
 /// Fewer query rows for a key-value head than this are not worth packing its keys for.
