@@ -123,17 +123,26 @@ impl Vita {
 
     /// Prepared pixels `[n, 3, height, width]`: n media.
     pub fn see_pixels(&self, pixels: &Tensor) -> Result<Vec<Media>> {
-        let pictures = self.eyes()?.encode(pixels)?.into_iter().enumerate();
-        pictures
-            .map(|(i, picture)| {
-                Ok(Media {
-                    kind: MediaKind::Image,
-                    key: content_key(&pixels.get(i)?)?,
-                    vectors: picture.vectors,
-                    transcript: picture.names,
-                })
-            })
-            .collect()
+        let keys = (0..pixels.dim(0)?).map(|i| content_key(&pixels.get(i)?));
+        self.see_keyed(pixels, &keys.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// [`Self::see_pixels`] of pictures whose [`content_key`]s, one each, are known already.
+    pub fn see_keyed(&self, pixels: &Tensor, keys: &[u64]) -> Result<Vec<Media>> {
+        let (pictures, wanted) = (pixels.dim(0)?, keys.len());
+        if pictures != wanted {
+            return Err(Error::Input(format!(
+                "{wanted} keys for {pictures} pictures"
+            )));
+        }
+        let pictures = self.eyes()?.encode(pixels)?.into_iter().zip(keys);
+        let media = pictures.map(|(picture, &key)| Media {
+            kind: MediaKind::Image,
+            key,
+            vectors: picture.vectors,
+            transcript: picture.names,
+        });
+        Ok(media.collect())
     }
 
     /// An utterance: samples in [−1, 1] at the encoder's rate (16 kHz).
@@ -143,13 +152,18 @@ impl Vita {
 
     /// An utterance as the features `[frames, bins]` that the encoder listens to.
     pub fn hear_frames(&self, features: &Tensor) -> Result<Media> {
+        self.hear_keyed(features, content_key(features)?)
+    }
+
+    /// [`Self::hear_frames`] of features whose [`content_key`] is known already.
+    pub fn hear_keyed(&self, features: &Tensor, key: u64) -> Result<Media> {
         let Utterance {
             vectors,
             transcript,
         } = self.ears()?.encode(features)?;
         Ok(Media {
             kind: MediaKind::Audio,
-            key: content_key(features)?,
+            key,
             vectors,
             transcript,
         })

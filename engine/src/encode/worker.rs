@@ -56,7 +56,7 @@ impl Worker {
             if let Some(media) = self.cache.get(MediaKind::Audio, key) {
                 return Ok((media, 0));
             }
-            let media = caught(|| self.vita.hear_frames(&features))?;
+            let media = caught(|| self.vita.hear_keyed(&features, key))?;
             self.cache.insert(media.clone());
             self.count(|stats| stats.utterances += 1);
             Ok((media, 1))
@@ -87,10 +87,11 @@ impl Worker {
                 });
             }
         }
-        let pixels: Vec<_> = groups.iter().map(|group| group.pixels.clone()).collect();
-        for (group, media) in groups.into_iter().zip(self.see(&pixels)) {
+        let media = self.see(&groups);
+        let frames = groups.len();
+        for (group, media) in groups.into_iter().zip(media) {
             // the first of several equal frames is the one that was encoded
-            let batches = [pixels.len()].into_iter().chain(std::iter::repeat(0));
+            let batches = [frames].into_iter().chain(std::iter::repeat(0));
             for (answer, batch) in group.answers.into_iter().zip(batches) {
                 let media = media.clone().map(|media| (media, batch));
                 self.answer(answer, media, started);
@@ -106,14 +107,14 @@ impl Worker {
     }
 
     /// All in one run of the model; if that fails, one by one, so that each fails for itself.
-    fn see(&mut self, pixels: &[Tensor]) -> Vec<Result<Media, Error>> {
-        if pixels.is_empty() {
+    fn see(&mut self, groups: &[Group]) -> Vec<Result<Media, Error>> {
+        if groups.is_empty() {
             return Vec::new();
         }
-        let media: Vec<_> = match self.see_batch(pixels) {
+        let media: Vec<_> = match self.see_batch(groups) {
             Ok(media) => media.into_iter().map(Ok).collect(),
-            Err(error) if pixels.len() == 1 => vec![Err(error)],
-            Err(_) => pixels
+            Err(error) if groups.len() == 1 => vec![Err(error)],
+            Err(_) => groups
                 .chunks(1)
                 .map(|one| self.see_batch(one).and_then(only))
                 .collect(),
@@ -124,9 +125,11 @@ impl Worker {
         media
     }
 
-    fn see_batch(&self, pixels: &[Tensor]) -> Result<Vec<Media>, Error> {
+    fn see_batch(&self, groups: &[Group]) -> Result<Vec<Media>, Error> {
         let media = caught(|| {
-            let mut media = self.vita.see_pixels(&Tensor::cat(pixels, 0)?)?;
+            let pixels: Vec<_> = groups.iter().map(|group| &group.pixels).collect();
+            let keys: Vec<_> = groups.iter().map(|group| group.key).collect();
+            let mut media = self.vita.see_keyed(&Tensor::cat(&pixels, 0)?, &keys)?;
             for medium in &mut media {
                 // of its own, or one frame would keep all of its batch in memory
                 medium.vectors = medium.vectors.force_contiguous()?;
@@ -135,7 +138,7 @@ impl Worker {
         })?;
         self.count(|stats| {
             stats.batches += 1;
-            stats.frames += pixels.len() as u64;
+            stats.frames += groups.len() as u64;
         });
         Ok(media)
     }

@@ -5,8 +5,8 @@
 //! in which they came, as far as the memory budget goes; what they remembered stays for prompts that begin alike.
 //! A scheduler belongs to one thread; between two steps sequences can be submitted, resumed and cancelled.
 
+mod marks;
 mod prefix;
-mod prompt;
 mod sequence;
 mod step;
 
@@ -16,9 +16,9 @@ use std::sync::Arc;
 pub use sequence::{Job, Output, SequenceId};
 
 use crate::lm::LanguageModel;
-use crate::{Error, Result};
+use crate::{Error, Result, merge};
+use marks::Mark;
 use prefix::PrefixCache;
-use prompt::Mark;
 use sequence::{Phase, Sequence};
 
 /// Bounds of a scheduler.
@@ -115,9 +115,9 @@ impl Scheduler {
     /// [`Error::Input`] for a prompt that cannot be embedded, [`Error::TooLong`] when prompt and answer do not fit the
     /// model's positions, [`Error::Busy`] when they never fit the memory budget or too many wait already.
     pub fn submit(&mut self, job: Job) -> Result<SequenceId> {
-        prompt::check(&job.prompt, &self.lm)?;
+        merge::check(&job.prompt, &self.lm)?;
         let id = SequenceId(self.next_id);
-        let marks = prompt::marks(&job.prompt);
+        let marks = marks::marks(&job.prompt);
         let waiting = Waiting { id, job, marks };
         let (needed, available) = (waiting.positions(), self.lm.max_length());
         if needed > available {

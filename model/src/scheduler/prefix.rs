@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use super::prompt::Mark;
+use super::marks::Mark;
 use crate::Result;
 use crate::lm::KvCache;
 

@@ -1,4 +1,4 @@
-use super::prompt::Mark;
+use super::marks::Mark;
 use crate::generate::{Delta, StateProbabilities, Writer};
 use crate::lm::KvCache;
 use crate::prompt::Segment;

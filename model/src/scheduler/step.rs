@@ -1,11 +1,10 @@
 use candle_core::Tensor;
 
-use super::prompt;
 use super::sequence::{Output, Phase, Sequence};
 use super::{Scheduler, SequenceId};
-use crate::Result;
 use crate::lm::{Chunk, LanguageModel};
 use crate::nn::Probe;
+use crate::{Result, merge};
 
 /// Rows that one sequence has in a step.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +114,7 @@ fn forward(
         let from = sequence.cache.len();
         embeddings.push(match sequence.phase {
             Phase::Decode { token } => lm.embed(&[token])?,
-            _ => prompt::embed(&sequence.prompt, from, share.rows, lm)?,
+            _ => merge::embed(&sequence.prompt, from, share.rows, lm)?,
         });
         rows += share.rows;
         if from + share.rows >= sequence.prompt_tokens {
