@@ -1,6 +1,9 @@
-//! What several elements share: when a buffer was captured, the times that an element message carries, encoded media.
+//! What several elements share: when a buffer was captured, the times that an element message carries, encoded media, pads and queries.
 
 pub mod media;
+mod plumbing;
+
+pub use plumbing::{add_latency, add_pads, always_pads, lock, post_latency, time_segment};
 
 use gst::prelude::*;
 

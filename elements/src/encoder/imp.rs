@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
@@ -13,7 +13,7 @@ use super::input::{Action, Input};
 use super::line::Line;
 use super::outbox::{Medium, Out};
 use super::settings::{QueuePolicy, Settings};
-use crate::common::{self, media};
+use crate::common::{self, lock, media};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -42,11 +42,6 @@ pub struct Encoder {
     input: Mutex<Input>,
     line: Arc<Line>,
     is_failing: AtomicBool,
-}
-
-/// No holder of these locks leaves anything half done behind when it panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The streaming thread: takes in.
@@ -160,15 +155,7 @@ impl Encoder {
             }
             EventView::Caps(caps) => return self.sink_caps(caps.caps()),
             EventView::Segment(segment) => {
-                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
-                    gst::element_imp_error!(
-                        self,
-                        gst::StreamError::Format,
-                        (
-                            "the segment is in {:?}, expected time",
-                            segment.segment().format()
-                        )
-                    );
+                let Some(segment) = common::time_segment(&*self.obj(), segment) else {
                     return false;
                 };
                 let segment = segment.clone();
@@ -389,18 +376,8 @@ impl Encoder {
         let gst::QueryViewMut::Latency(latency) = query.view_mut() else {
             return gst::Pad::query_default(&self.srcpad, Some(&*self.obj()), query);
         };
-        let mut upstream = gst::query::Latency::new();
-        if !self.sinkpad.peer_query(&mut upstream) {
-            return false;
-        }
-        let (live, min, max) = upstream.result();
         let own = lock(&self.settings).latency;
-        latency.set(
-            live,
-            min.saturating_add(own),
-            max.map(|max| max.saturating_add(own)),
-        );
-        true
+        common::add_latency(&self.sinkpad, latency, own)
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
@@ -536,9 +513,7 @@ impl ObjectImpl for Encoder {
         };
         self.line.set_limit(&after);
         if before != after.latency {
-            let message = gst::message::Latency::builder().src(&*self.obj()).build();
-            // an element outside a pipeline has no bus; then nobody wants to know
-            let _ = self.obj().post_message(message);
+            common::post_latency(&*self.obj());
         }
     }
 
@@ -551,12 +526,7 @@ impl ObjectImpl for Encoder {
 
     fn constructed(&self) {
         self.parent_constructed();
-        let element = self.obj();
-        for pad in [&self.sinkpad, &self.srcpad] {
-            element
-                .add_pad(pad)
-                .expect("a new element has no pad of this name");
-        }
+        common::add_pads(&*self.obj(), [&self.sinkpad, &self.srcpad]);
     }
 }
 
@@ -581,14 +551,7 @@ impl ElementImpl for Encoder {
                 .format(gst_video::VideoFormat::Rgb)
                 .build();
             input.merge(media::template_caps());
-            let always = |name, direction, caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
-                    .expect("the caps are valid")
-            };
-            vec![
-                always("sink", gst::PadDirection::Sink, &input),
-                always("src", gst::PadDirection::Src, &media::template_caps()),
-            ]
+            common::always_pads(&input, &media::template_caps())
         });
         &TEMPLATES
     }

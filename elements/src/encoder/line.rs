@@ -8,6 +8,7 @@ use vita_engine::encode::{Answer, Client, Encoded, Error, Ticket};
 use super::outbox::{Medium, Out, Outbox};
 use super::settings::{QueuePolicy, Settings};
 use super::stats::Stats;
+use crate::common::lock;
 
 pub(super) struct Line {
     state: Mutex<State>,
@@ -58,7 +59,7 @@ impl Line {
 
     /// No holder of the lock leaves anything half done behind when it panics.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {

@@ -1,4 +1,4 @@
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 
@@ -7,7 +7,7 @@ use super::{
     caps::{Media, any_rate, outgoing, same_coding},
     sampler::{Command, Item, Sampler},
 };
-use crate::common::post;
+use crate::common::{self, lock, post};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -43,11 +43,6 @@ pub struct FrameSampler {
     srcpad: gst::Pad,
     settings: Mutex<Settings>,
     state: Mutex<State>,
-}
-
-/// A panic elsewhere while a lock was held leaves counters and frames, nothing half-done: go on with them.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FrameSampler {
@@ -337,11 +332,7 @@ impl ObjectImpl for FrameSampler {
 
     fn constructed(&self) {
         self.parent_constructed();
-        let obj = self.obj();
-        for pad in [&self.sinkpad, &self.srcpad] {
-            obj.add_pad(pad)
-                .expect("a new element has no pad of this name");
-        }
+        common::add_pads(&*self.obj(), [&self.sinkpad, &self.srcpad]);
     }
 }
 
@@ -363,15 +354,7 @@ impl ElementImpl for FrameSampler {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let caps = super::caps::template();
-            [
-                ("sink", gst::PadDirection::Sink),
-                ("src", gst::PadDirection::Src),
-            ]
-            .map(|(name, direction)| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
-                    .expect("both are valid")
-            })
-            .into()
+            common::always_pads(&caps, &caps)
         });
         &TEMPLATES
     }

@@ -39,6 +39,7 @@
  * `-m` prints the messages.
  */
 mod imp;
+mod intake;
 mod message;
 mod outbox;
 mod pads;

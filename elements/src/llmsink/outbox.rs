@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use vita_engine::room::event::{Event, EventKind};
 
+use crate::common::lock;
+
 /// Events that may wait; `drop-newest`, counted.
 const CAPACITY: usize = 4096;
 /// Of these so many may be words; they are in the answer as well.
@@ -27,7 +29,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Never waits for whom it is meant.

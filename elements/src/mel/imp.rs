@@ -1,4 +1,4 @@
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use gst::glib;
 use gst::prelude::*;
@@ -7,6 +7,7 @@ use vita_model::fbank::{self, Fbank, WhaleConfig};
 
 use super::Frontend;
 use super::framer::{Block, Framer, SampleFormat, Stats};
+use crate::common::{self, lock};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -60,15 +61,13 @@ pub struct Mel {
 }
 
 impl Mel {
-    /// A panic elsewhere leaves plain values that are still good to read.
     fn settings(&self) -> MutexGuard<'_, Settings> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.settings)
     }
 
     /// Runs `f` on the framer, under its lock: nothing is pushed from there.
     fn with_framer<T>(&self, f: impl FnOnce(&mut Framer) -> T) -> Option<T> {
-        let mut framer = self.framer.lock().unwrap_or_else(PoisonError::into_inner);
-        framer.as_mut().map(f)
+        lock(&self.framer).as_mut().map(f)
     }
 
     fn push(&self, blocks: Vec<Block>) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -181,13 +180,7 @@ impl Mel {
         let Some(own) = self.with_framer(|framer| framer.latency()) else {
             return false;
         };
-        let mut upstream = gst::query::Latency::new();
-        if !self.sinkpad.peer_query(&mut upstream) {
-            return false;
-        }
-        let (live, min, max) = upstream.result();
-        latency.set(live, min + own, max.map(|max| max + own));
-        true
+        common::add_latency(&self.sinkpad, latency, own)
     }
 
     fn stats(&self) -> gst::Structure {
@@ -248,10 +241,7 @@ impl ObjectSubclass for Mel {
 impl ObjectImpl for Mel {
     fn constructed(&self) {
         self.parent_constructed();
-        let element = self.obj();
-        for pad in [&self.sinkpad, &self.srcpad] {
-            element.add_pad(pad).expect("a new element has no pads yet");
-        }
+        common::add_pads(&*self.obj(), [&self.sinkpad, &self.srcpad]);
     }
 
     fn properties() -> &'static [glib::ParamSpec] {
@@ -345,14 +335,7 @@ impl ElementImpl for Mel {
                 .field("num_tensors", 1i32)
                 .field("types", "float32")
                 .build();
-            let always = |name, direction, caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
-                    .expect("the caps are valid")
-            };
-            vec![
-                always("sink", gst::PadDirection::Sink, &audio),
-                always("src", gst::PadDirection::Src, &tensors),
-            ]
+            common::always_pads(&audio, &tensors)
         });
         &TEMPLATES
     }
@@ -367,7 +350,7 @@ impl ElementImpl for Mel {
                 gst::element_imp_error!(self, gst::LibraryError::Settings, ["{error}"]);
                 gst::StateChangeError
             })?;
-            *self.framer.lock().unwrap_or_else(PoisonError::into_inner) = Some(framer);
+            *lock(&self.framer) = Some(framer);
         }
         self.parent_change_state(transition)
     }

@@ -1,6 +1,6 @@
 use std::{
     path::Path,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
@@ -12,7 +12,7 @@ use super::{
     settings::{SAMPLE_NS, Settings},
     stream::{SAMPLES_AT_ONCE, SampleFormat, Stream},
 };
-use crate::common;
+use crate::common::{self, lock};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -30,11 +30,6 @@ pub struct Vad {
     network: Mutex<Option<Arc<SileroVad>>>,
     /// From PAUSED on.
     stream: Mutex<Option<Stream>>,
-}
-
-/// No holder of these locks leaves anything half done behind when it panics; the element is stopped by then.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Vad {
@@ -141,15 +136,7 @@ impl Vad {
                 None => return false,
             },
             EventView::Segment(segment) => {
-                let Some(time) = segment.segment().downcast_ref::<gst::ClockTime>() else {
-                    gst::element_imp_error!(
-                        self,
-                        gst::StreamError::Format,
-                        (
-                            "the segment is in {:?}, expected time",
-                            segment.segment().format()
-                        )
-                    );
+                let Some(time) = common::time_segment(&*self.obj(), segment) else {
                     return false;
                 };
                 self.with_stream(|stream, out| {
@@ -190,18 +177,8 @@ impl Vad {
         let gst::QueryViewMut::Latency(query) = query.view_mut() else {
             return gst::Pad::query_default(pad, Some(&*self.obj()), query);
         };
-        let mut upstream = gst::query::Latency::new();
-        if !self.sink_pad.peer_query(&mut upstream) {
-            return false;
-        }
-        let (live, min, max) = upstream.result();
         let own = lock(&self.settings).latency();
-        query.set(
-            live,
-            min.saturating_add(own),
-            max.map(|max| max.saturating_add(own)),
-        );
-        true
+        common::add_latency(&self.sink_pad, query, own)
     }
 
     /// What is held is thrown away; who waits for the end of the utterance hears it from the bus.
@@ -315,9 +292,7 @@ impl ObjectImpl for Vad {
         let is_other_latency = settings.latency() != latency;
         drop(settings);
         if is_other_latency {
-            let _ = self
-                .obj()
-                .post_message(gst::message::Latency::builder().src(&*self.obj()).build());
+            common::post_latency(&*self.obj());
         }
     }
 
@@ -330,12 +305,7 @@ impl ObjectImpl for Vad {
 
     fn constructed(&self) {
         self.parent_constructed();
-        let element = self.obj();
-        for pad in [&self.sink_pad, &self.src_pad] {
-            element
-                .add_pad(pad)
-                .expect("a new element has no pad of this name");
-        }
+        common::add_pads(&*self.obj(), [&self.sink_pad, &self.src_pad]);
     }
 }
 
@@ -362,15 +332,7 @@ impl ElementImpl for Vad {
                 .field("channels", 1)
                 .field("layout", "interleaved")
                 .build();
-            [
-                ("sink", gst::PadDirection::Sink),
-                ("src", gst::PadDirection::Src),
-            ]
-            .map(|(name, direction)| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
-                    .expect("valid caps")
-            })
-            .into()
+            common::always_pads(&caps, &caps)
         });
         TEMPLATES.as_ref()
     }
