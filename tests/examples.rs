@@ -1,6 +1,7 @@
 //! Each example is run, with a real broker, real messages and the built plugin.
 
 mod lines;
+mod plugin;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -117,16 +118,12 @@ fn the_javascript_subscriber_prints_what_arrives() {
 }
 
 fn launch(script: &str, args: &[&str]) -> Output {
-    let plugins = Command::new(root().join("scripts/plugin-dir"))
-        .arg(target_dir())
-        .output()
-        .unwrap();
-    let plugins = String::from_utf8(plugins.stdout).unwrap();
+    let plugins = plugin::folder("examples-plugins");
     let registry = target_dir().join("gst-registry-examples.bin");
     let mut command = Command::new(root().join("examples").join(script));
     command
         .args(args)
-        .env("GST_PLUGIN_PATH", plugins.trim())
+        .env("GST_PLUGIN_PATH", plugins)
         .env("GST_REGISTRY", registry)
         .output()
         .unwrap()

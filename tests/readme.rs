@@ -1,7 +1,9 @@
 //! What the README prints runs as printed, and its links lead somewhere.
 
+mod plugin;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 fn root() -> &'static Path {
@@ -20,22 +22,9 @@ fn shell_blocks(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// A folder that holds nothing but a link to the plugin.
-fn plugin_folder() -> PathBuf {
-    let target = Path::new(env!("CARGO_BIN_EXE_vita"))
-        .parent()
-        .expect("cargo's folder");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme-plugins");
-    fs::create_dir_all(&folder).expect("a folder");
-    let link = folder.join("libgstvita.so");
-    let _ = fs::remove_file(&link);
-    std::os::unix::fs::symlink(target.join("deps/libgstvita.so"), link).expect("a link");
-    folder
-}
-
 #[test]
 fn its_pipelines_run_as_printed() {
-    let plugins = plugin_folder();
+    let plugins = plugin::folder("readme-plugins");
     let text = readme();
     let pipelines: Vec<&str> = shell_blocks(&text)
         .into_iter()

@@ -63,21 +63,6 @@ fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Words to insert, delete or replace to turn one text into the other.
-fn edits(from: &[String], to: &[String]) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
-}
-
 fn transcript(file: &Path) -> String {
     let samples = wav::read(file).unwrap().samples;
     nano().hear(&samples).unwrap().transcript.unwrap()
@@ -100,7 +85,7 @@ fn it_reads_a_novel_read_aloud() {
         let text = text.replace("<s>", "").replace("</s>", "");
         let name = name.trim_end_matches(')');
         let read = transcript(Path::new(&format!("{RECORDINGS}/{name}.wav")));
-        errors += edits(&words(&text), &words(&read));
+        errors += strsim::generic_levenshtein(&words(&text), &words(&read));
         total += words(&text).len();
         println!("{read}");
     }

@@ -2,10 +2,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 use vita_engine::models;
 use vita_model::{LoadOptions, Vita};
 use vita_training::eval::{self, Options};
+
+use super::progress;
 
 /// `vita eval`.
 #[derive(clap::Args, Debug)]
@@ -56,9 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         cache,
     };
     let vita = Vita::load(&folder, &LoadOptions::default()).context("cannot load the model")?;
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} {elapsed}, {eta} to go",
-    )?);
+    let bar = progress::steps()?;
     let report = eval::run(vita, &options, &|done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);

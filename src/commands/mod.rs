@@ -11,6 +11,7 @@ mod eval;
 mod explain;
 mod model;
 mod probe;
+mod progress;
 mod run;
 mod test;
 mod train;

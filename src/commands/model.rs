@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 use vita_model::checkpoint::{Inspection, PRECISIONS};
 use vita_model::quantize::{self, LmFormat, QuantizeOptions, TowerFormat};
+
+use super::progress;
 
 /// `vita model`.
 #[derive(clap::Args, Debug)]
@@ -72,9 +73,7 @@ fn quantize(args: &QuantizeArgs) -> anyhow::Result<ExitCode> {
         lm: args.lm,
         towers: args.towers,
     };
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} {elapsed}, {eta} to go  {wide_msg}",
-    )?);
+    let bar = progress::steps()?;
     let report = quantize::quantize(&args.checkpoint, &args.out, options, |progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);

@@ -3,9 +3,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 use vita_engine::models;
 use vita_training::{Places, Recipe, Stage, data, features, instruct};
+
+use super::progress;
 
 /// `vita train`.
 #[derive(clap::Args, Debug)]
@@ -107,8 +108,7 @@ fn make_data(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
     let Some(config) = &recipe.data else {
         return Ok(());
     };
-    let template = "{bar:30} {pos}/{len} {elapsed}, {eta} to go  {wide_msg}";
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(template)?);
+    let bar = progress::steps()?;
     let summary = data::make(config, &places.cache, &places.folder, &|progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
