@@ -13,6 +13,10 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+/// Where data begin is a multiple of this in every GGUF file; its `general.alignment` may ask for more. candle reads blocks
+/// where they lie, and stops the program when they lie askew.
+const ALIGNMENT: u64 = 8;
+
 /// An opened file; tensors are read from the mapping when they are asked for, by the names that they have there.
 pub struct GgufFile {
     path: PathBuf,
@@ -108,6 +112,12 @@ impl GgufFile {
 
     pub(super) fn data(&self, name: &str, info: &gguf_file::TensorInfo) -> Result<&[u8]> {
         let start = self.content.tensor_data_offset.checked_add(info.offset);
+        if let Some(start) = start.filter(|start| !start.is_multiple_of(ALIGNMENT)) {
+            let reason = format!(
+                "tensor {name}: its data begins at byte {start}, expected a multiple of {ALIGNMENT}"
+            );
+            return Err(Error::format(&self.path, reason));
+        }
         let range = start.zip(stored_bytes(info)).and_then(|(start, size)| {
             let start = usize::try_from(start).ok()?;
             Some(start..start.checked_add(size)?)
