@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, bail};
 use gst::prelude::*;
 use gst_app::AppSink;
-use gst_video::prelude::*;
 use image::RgbImage;
 
 use super::ClipFrame;
@@ -137,17 +136,7 @@ fn rgb(sample: &gst::Sample) -> anyhow::Result<RgbImage> {
     let info = gst_video::VideoInfo::from_caps(caps)?;
     let buffer = sample.buffer().context("a frame without a buffer")?;
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)?;
-    let (width, height) = (info.width(), info.height());
-    let stride = usize::try_from(frame.plane_stride()[0])?;
-    let row = width as usize * 3;
-    let data = frame.plane_data(0)?;
-    // Rows are padded to four bytes.
-    let pixels = data.chunks(stride).take(height as usize);
-    let pixels: Vec<u8> = pixels
-        .flat_map(|line| line.iter().take(row))
-        .copied()
-        .collect();
-    RgbImage::from_raw(width, height, pixels).context("a frame that is shorter than its caps say")
+    gstvita::common::rgb_picture(&frame).context("a frame that is shorter than its caps say")
 }
 
 /// What is taken from a file.

@@ -1,8 +1,10 @@
 //! What several elements share: when a buffer was captured, the times that an element message carries, encoded media, pads and queries.
 
 pub mod media;
+mod picture;
 mod plumbing;
 
+pub use picture::rgb_picture;
 pub use plumbing::{add_latency, add_pads, always_pads, lock, post_latency, time_segment};
 
 use gst::prelude::*;

@@ -4,7 +4,6 @@ use std::sync::{Arc, LazyLock, Mutex};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst_video::prelude::*;
 use image::RgbImage;
 use vita_engine::encode::{self, Client, Encoded, Load};
 use vita_engine::models::{self, Model};
@@ -416,24 +415,14 @@ impl Encoder {
     }
 }
 
-/// Copies a picture out of its buffer, without the padding of its lines.
+/// Copies a picture out of its buffer.
 fn picture(buffer: gst::Buffer, info: &gst_video::VideoInfo) -> vita_model::Result<RgbImage> {
-    let unusable = || {
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, info).ok();
+    let picture = frame.and_then(|frame| common::rgb_picture(&frame));
+    picture.ok_or_else(|| {
         let (width, height) = (info.width(), info.height());
         vita_model::Error::Input(format!("a buffer holds no RGB picture of {width}x{height}"))
-    };
-    let frame =
-        gst_video::VideoFrame::from_buffer_readable(buffer, info).map_err(|_| unusable())?;
-    let row_bytes = info.width() as usize * 3;
-    let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| unusable())?;
-    let data = frame.plane_data(0).map_err(|_| unusable())?;
-    let rows = data.chunks(stride.max(1)).take(info.height() as usize);
-    let pixels: Vec<u8> = rows
-        .filter_map(|row| row.get(..row_bytes))
-        .flatten()
-        .copied()
-        .collect();
-    RgbImage::from_raw(info.width(), info.height(), pixels).ok_or_else(unusable)
+    })
 }
 
 #[glib::object_subclass]
