@@ -1,7 +1,7 @@
 //! The other direction: gradients of the element-wise parts, of attention and of norms, on slices.
 //!
 //! Products have none here: the gradient of `X·Wᵀ` is a product with another packing of W. The loops
-//! are plain Rust, compiled once for each level ([`Simd::enter`]); sums run in sixteen lanes, which
+//! are plain Rust, compiled once for each level ([`Simd::enter`](super::simd::Simd::enter)); sums run in sixteen lanes, which
 //! the compiler turns into vectors.
 
 use super::simd::{Level, at_level};

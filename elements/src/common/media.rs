@@ -127,7 +127,7 @@ pub fn write(media: &Media, times: &MediaTimes) -> Result<(gst::Buffer, gst::Cap
 /// The medium of a buffer, its vectors in f32 on the CPU.
 ///
 /// # Errors
-/// Where caps, size or meta are not what [`write`] makes.
+/// Where caps, size or meta are not what [`write()`] makes.
 pub fn read(
     buffer: &gst::BufferRef,
     caps: &gst::CapsRef,
