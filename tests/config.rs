@@ -392,3 +392,52 @@ model = {{ enabled = false }}
         assert_eq!(source.model, back.model);
     }
 }
+
+#[test]
+fn media_that_the_model_has_no_sense_for_are_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = root().join("tests/golden/checkpoint");
+    let models = vita_messages::testing::cache_dir().join("models");
+    // Words alone, and words with eyes.
+    let model = |name: &str, more: &str| {
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let language = models.join("SmolLM2-135M-Instruct.Q4_1.gguf");
+        std::os::unix::fs::symlink(language, folder.join("lm.gguf")).unwrap();
+        let weights = golden.join("model.safetensors");
+        std::os::unix::fs::symlink(weights, folder.join("eyes.safetensors")).unwrap();
+        let manifest = format!(
+            "name = \"{name}\"\nmax-length = 512\n[language-model]\npath = \"lm.gguf\"\n{more}"
+        );
+        std::fs::write(folder.join("vita.toml"), manifest).unwrap();
+    };
+    model("reader", "");
+    let eyes = "[vision]\nencoder = \"efficientnet-lite0\"\nweights = { file = \"eyes.safetensors\" }\n\
+                connector = { grid = 4, hidden = 8 }\nconnector-weights = { file = \"eyes.safetensors\" }\n";
+    model("looker", eyes);
+    let warnings = |name: &str, more: &str| {
+        let text = format!(
+            "version = 1\nmodel = {{ name = \"./{name}\" }}\n[[source]]\nname = \"a\"\ntype = \"rtsp\"\nuri = \"rtsp://h\"\n{more}"
+        );
+        let loaded = load(&dir.path().join("site.toml"), &text);
+        let told = loaded.problems.iter().map(|problem| {
+            assert!(!problem.is_error(), "{problem}");
+            format!("{}: {}", problem.key, problem.what)
+        });
+        told.collect::<Vec<_>>()
+    };
+    let lacks = |medium: &str, name: &str, organ: &str| {
+        let model = dir.path().join(name);
+        format!(
+            "source[0].{medium}: the model {} has no {organ}",
+            model.display()
+        )
+    };
+    let both = [
+        lacks("video", "reader", "eyes"),
+        lacks("audio", "reader", "ears"),
+    ];
+    assert_eq!(warnings("reader", ""), both);
+    assert_eq!(warnings("looker", ""), [lacks("audio", "looker", "ears")]);
+    assert_eq!(warnings("looker", "audio = \"off\"\n"), [""; 0]);
+}

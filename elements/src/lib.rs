@@ -5,6 +5,7 @@ mod encoder;
 mod framesampler;
 mod llmsink;
 mod mel;
+pub mod messages;
 mod vad;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {

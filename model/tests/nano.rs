@@ -138,6 +138,12 @@ fn what_is_longer_than_half_a_minute_is_read_in_pieces() {
         samples.extend(wav::read(file.as_ref()).unwrap().samples);
     }
     assert!(samples.len() > 35 * 16_000);
+    let ears = nano().ears().unwrap();
+    let frames = ears.fbank.compute(&samples).unwrap().len() / ears.fbank.num_mel_bins();
+    assert!(
+        frames < ears.max_frames(),
+        "a stream would cut {frames} frames"
+    );
     let read = words(&nano().hear(&samples).unwrap().transcript.unwrap());
     for word in ["americans", "dashwood", "hearted", "respectable", "himself"] {
         assert!(read.iter().any(|read| read == word), "{word} in {read:?}");

@@ -49,6 +49,11 @@ pub(super) fn add_model(
     keys.add("temperature", own.temperature, common.temperature);
     keys.add("history_tokens", own.history_tokens, common.history_tokens);
     keys.add("look_back_ms", own.look_back_ms, common.look_back_ms);
+    keys.add(
+        "token_interval_ms",
+        own.token_interval_ms,
+        common.token_interval_ms,
+    );
     let common_frontend = common.frontend.or_else(|| frontend(&plan));
     keys.add("frontend", own.frontend, common_frontend);
     Some(plan)
@@ -142,6 +147,32 @@ fn check_folder(plan: &ModelPlan, key: &str, context: &mut Context) {
     } else if let Err(error) = Inspection::of(&folder) {
         let remedy = models::remedy(&plan.name, ErrorKind::Load).unwrap_or_default();
         problems.error(Kind::Model, key, error.to_string(), remedy);
+    }
+}
+
+/// Warns of media that are taken of a source and that its model has no sense for: the encoder would refuse them, and the source fail.
+pub(super) fn check_senses(
+    plan: &ModelPlan,
+    (has_video, has_audio): (bool, bool),
+    key: &str,
+    context: &mut Context,
+) {
+    // What is wrong with the folder was told when the model was named.
+    let folder = engine::folder(&plan.name).ok();
+    let Some(found) = folder.and_then(|folder| Inspection::of(&folder).ok()) else {
+        return;
+    };
+    let senses = [
+        ("video", "eyes", has_video && !found.has_eyes()),
+        ("audio", "ears", has_audio && !found.has_ears()),
+    ];
+    for (medium, organ, _) in senses.into_iter().filter(|(.., is_lacking)| *is_lacking) {
+        let what = format!("the model {} has no {organ}", plan.name);
+        let remedy = format!(
+            "add `{medium} = \"off\"`, or name a model that has; a source that brings {medium} would fail"
+        );
+        let key = format!("{key}.{medium}");
+        context.problems.warning(Kind::Model, &key, what, remedy);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::given::{Given, add_own_keys, add_vad};
-use super::model::add_model;
+use super::model::{add_model, check_senses};
 use super::problem::Kind;
 use super::resolve::{Context, Origin, Setting, SourceDeployment};
 use super::types::{
@@ -67,6 +67,11 @@ pub(super) fn resolve(
         known
     });
     let (video, audio) = media(source, defaults, &template, &key, context)?;
+    if let Some(model) = &model {
+        let takes = |medium, wanted| template.has(medium) && wanted != Wanted::Off;
+        let taken = (takes(Media::Video, video), takes(Media::Audio, audio));
+        check_senses(model, taken, &key, context);
+    }
     let values: Values = given
         .settings
         .iter()

@@ -174,6 +174,10 @@ pub struct Model {
     #[schemars(range(min = 0, max = 60_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub look_back_ms: Option<u32>,
+    /// At least so long between the tokens of an answer, for who reads it aloud: what an interruption cuts off was not said yet.
+    #[schemars(range(min = 0, max = 60_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_interval_ms: Option<u32>,
 }
 
 /// What to do with an utterance that may or may not be meant for the model.

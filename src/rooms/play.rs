@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use gst::ClockTime;
 use gst::prelude::*;
 use gst_app::AppSrc;
+use gstvita::messages::{self, Session};
 use image::RgbImage;
 use vita_messages::Body;
 
@@ -17,8 +18,6 @@ use super::media::Media;
 use super::script::{Act, Script, time};
 use crate::config;
 use crate::plan::ModelPlan;
-use crate::run::dialogue::Session;
-use crate::run::elements;
 
 /// Messages on their way from the bus; drop-newest, which ends the play with an error.
 const TOLD_CAPACITY: usize = 65_536;
@@ -268,7 +267,7 @@ fn listen(message: &gst::Message, told: &SyncSender<Told>) {
         gst::MessageView::Element(element) => {
             match element
                 .structure()
-                .and_then(|s| elements::parse(s, &session))
+                .and_then(|s| messages::parse(s, &session))
             {
                 Some(Ok(body)) => Told::Body(Box::new(body)),
                 Some(Err(error)) => Told::Error(error.to_string()),

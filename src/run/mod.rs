@@ -2,7 +2,7 @@
 //!
 //! One task a source. It makes attempts (`attempt`): a GStreamer pipeline each (`pipeline`), whose bus is read on the posting threads and
 //! whose source pads are watched (`taps`, `flow`), since a frozen server looks like a healthy one to GStreamer. Between attempts it waits
-//! (`backoff`). What elements notice (`elements`, `dialogue`) and what becomes of the source (`announce`) goes to the publisher, which never waits. Commands reach the
+//! (`backoff`). What elements notice (`gstvita::messages`) and what becomes of the source (`announce`) goes to the publisher, which never waits. Commands reach the
 //! pipeline that is there by the source's `room`.
 
 mod announce;
@@ -10,14 +10,11 @@ mod attempt;
 pub mod backoff;
 pub mod branches;
 mod diagnose;
-pub mod dialogue;
-pub mod elements;
 mod flow;
 mod media;
 mod pipeline;
 mod reason;
 pub mod redact;
-mod room;
 mod source;
 mod taps;
 
@@ -26,6 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gstvita::messages::SourceRoom;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
@@ -37,7 +35,6 @@ use vita_messages::{Broker, Options, Prefix, Publisher, ServerUrl, SourceName};
 use crate::models;
 use crate::nats_server::EmbeddedNats;
 use crate::plan::{ModelPlan, NatsPlan, NatsServer, Plan};
-use room::SourceRoom;
 use source::SourceTask;
 
 /// Longer than any source takes that does not hang.

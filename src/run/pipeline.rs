@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use gst::prelude::*;
+use gstvita::messages::{self, Session};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::{JoinHandle, spawn_blocking};
 use vita_messages::kinds::{Body, SourceReason, SourceReasonKind};
 
-use super::dialogue::Session;
 use super::redact::Redactor;
 use super::taps::{SOURCE, Taps};
-use super::{branches, elements, reason};
+use super::{branches, reason};
 use crate::plan::SourcePlan;
 
 /// What elements noticed waits here until the supervisor takes it. Policy: drop-newest, counted in [`Dropped`].
@@ -249,7 +249,7 @@ impl BusListener {
     }
 
     fn observe(&self, structure: &gst::StructureRef) {
-        let body = match elements::parse(structure, &self.session) {
+        let body = match messages::parse(structure, &self.session) {
             None => return,
             Some(Ok(body)) => body,
             Some(Err(error)) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
+use gstvita::messages::{Session, SourceRoom};
 use rand::{SeedableRng as _, rngs::StdRng};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -16,14 +17,14 @@ use super::announce::Announcer;
 use super::attempt::{Attempt, End};
 use super::backoff::Backoff;
 use super::diagnose::{diagnose, question};
-use super::dialogue::Session;
 use super::pipeline::{Dropped, Observed, Pipeline};
 use super::redact::Redactor;
-use super::room::{SINK, SourceRoom};
 use super::taps::SOURCE;
 use super::{reason, stopped};
 use crate::plan::SourcePlan;
 
+/// The element that answers, in the pipelines that have one.
+const SINK: &str = "llm";
 /// A pipeline that takes longer to go down is announced as down before it is.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// So that a file of no length does not spin.

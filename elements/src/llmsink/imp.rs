@@ -8,8 +8,11 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use vita_engine::models::{self, Model};
 use vita_engine::room::event::EventKind;
 use vita_engine::room::{Event, Room};
+use vita_messages::kinds::SourceReasonKind;
 
-use super::{intake::duration, message, outbox::Outbox, pads::Pads, settings::Settings};
+use super::{
+    intake::duration, message, nats, nats::Nats, outbox::Outbox, pads::Pads, settings::Settings,
+};
 use crate::common::{self, lock, media};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -36,6 +39,7 @@ pub(super) struct State {
 pub(super) struct Session {
     pub(super) room: Arc<Room>,
     outbox: Arc<Outbox>,
+    pub(super) nats: Option<Arc<Nats>>,
     pub(super) is_paced: bool,
     pub(super) sync: bool,
 }
@@ -49,6 +53,8 @@ pub struct LlmSink {
     /// The state is another.
     pub(super) changed: Condvar,
     next_pad: AtomicU32,
+    /// Number of the last session on NATS: the next one's is greater, whatever the clock says.
+    last_session: Mutex<u64>,
 }
 
 impl LlmSink {
@@ -112,6 +118,16 @@ impl LlmSink {
                     session.room.flush();
                 }
             }
+            EventView::CustomDownstream(custom) => {
+                // Whether somebody speaks, where the encoders hand it on.
+                let nats = lock(&self.state)
+                    .session
+                    .as_ref()
+                    .and_then(|s| s.nats.clone());
+                if let Some((nats, structure)) = nats.zip(custom.structure()) {
+                    nats.tell(structure);
+                }
+            }
             _ => return gst::Pad::event_default(pad, Some(&*self.obj()), event),
         }
         true
@@ -156,21 +172,32 @@ impl LlmSink {
     }
 
     /// What the engine tells, handed on by a thread of its own: who reads the bus may take time.
-    fn hand_on(element: &glib::WeakRef<super::LlmSink>, outbox: &Outbox) {
+    fn hand_on(element: &glib::WeakRef<super::LlmSink>, outbox: &Outbox, nats: Option<&Nats>) {
         while let Some(event) = outbox.pop() {
             let is_last = matches!(event.kind, EventKind::Closed | EventKind::Failed(_));
+            let structure = message::structure(&event);
+            if let Some(nats) = nats {
+                match &event.kind {
+                    EventKind::Drained => nats.down(SourceReasonKind::Ended, "the streams ended"),
+                    EventKind::Failed(reason) => nats.down(SourceReasonKind::Pipeline, reason),
+                    _ => structure.iter().for_each(|structure| nats.tell(structure)),
+                }
+            }
             if let Some(element) = element.upgrade() {
-                element.imp().post(&event);
+                element.imp().post(&event, structure);
             }
             if is_last {
                 break;
             }
         }
+        if let Some(nats) = nats {
+            nats.close();
+        }
         outbox.done();
     }
 
-    fn post(&self, event: &Event) {
-        if let Some(structure) = message::structure(event) {
+    fn post(&self, event: &Event, structure: Option<gst::Structure>) {
+        if let Some(structure) = structure {
             gst::debug!(CAT, imp = self, "{structure}");
             common::post(&*self.obj(), structure);
             return;
@@ -209,21 +236,29 @@ impl LlmSink {
         let model = models::open(&spec, None)?;
         self.progress(gst::ProgressType::Complete, "the model is open");
         let room = settings.room(model.vita())?;
+        let (is_paced, sync) = (settings.is_paced(), settings.sync);
+        let nats = Nats::open(
+            &self.obj(),
+            &settings.nats,
+            settings.model,
+            &mut lock(&self.last_session),
+        )?;
         let outbox = Arc::<Outbox>::default();
         let events = outbox.clone();
         let room = model.open_room(room, Box::new(move |event| events.push(event)))?;
-        let (element, events) = (self.obj().downgrade(), outbox.clone());
+        let (element, events, publishing) = (self.obj().downgrade(), outbox.clone(), nats.clone());
         std::thread::Builder::new()
             .name("vitallmsink-bus".into())
-            .spawn(move || Self::hand_on(&element, &events))?;
+            .spawn(move || Self::hand_on(&element, &events, publishing.as_deref()))?;
         *lock(&self.model) = Some(model);
         let mut state = lock(&self.state);
         state.pads.start();
         state.session = Some(Session {
             room: Arc::new(room),
             outbox,
-            is_paced: settings.is_paced(),
-            sync: settings.sync,
+            nats,
+            is_paced,
+            sync,
         });
         Ok(())
     }
@@ -250,9 +285,12 @@ impl LlmSink {
         let Some(session) = lock(&self.state).session.take() else {
             return;
         };
-        let Session { room, outbox, .. } = session;
+        let Session {
+            room, outbox, nats, ..
+        } = session;
+        let goodbye = GOODBYE + nats.map(|_| nats::CLOSE_WITHIN).unwrap_or_default();
         drop(room);
-        if !outbox.wait_done(GOODBYE) {
+        if !outbox.wait_done(goodbye) {
             gst::warning!(
                 CAT,
                 imp = self,
@@ -311,6 +349,8 @@ impl LlmSink {
             .as_ref()
             .map(|s| s.room.status())
             .unwrap_or_default();
+        let nats = session.as_ref().and_then(|s| s.nats.as_ref());
+        let nats = nats.map(|nats| nats.stats()).unwrap_or_default();
         let outbox = session.map(|s| s.outbox);
         let scheduler = status.scheduler;
         gst::Structure::builder("vitallmsink-stats")
@@ -335,6 +375,10 @@ impl LlmSink {
             .field("cached-tokens", scheduler.cached_tokens)
             .field("sequences-running", scheduler.running as u64)
             .field("sequences-waiting", scheduler.waiting as u64)
+            .field("nats-acknowledged", nats.acknowledged)
+            .field("nats-pending", nats.pending)
+            .field("nats-lost", nats.lost)
+            .field("nats-deltas-dropped", nats.live_dropped)
             .build()
     }
 
@@ -374,7 +418,8 @@ impl ObjectImpl for LlmSink {
                     "Now: position (ns), generation (the running answer, 0: none), requests, questions-waiting, frames, \
                      messages on their way to the bus, history-turns, history-tokens, sequences-running, \
                      sequences-waiting; since PAUSED: requests-refused, frames-dropped, messages-dropped, late-reports; of \
-                     the model's batch: steps, decoded-tokens, prefilled-tokens, cached-tokens",
+                     the model's batch: steps, decoded-tokens, prefilled-tokens, cached-tokens; of nats-url, since PAUSED: nats-acknowledged, \
+                     nats-pending (now), nats-lost, nats-deltas-dropped",
                 )
                 .read_only()
                 .build();

@@ -46,6 +46,9 @@ impl LlmSink {
         buffer: &gst::BufferRef,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let session = self.enter(pad)?;
+        if let Some(nats) = &session.nats {
+            nats.up();
+        }
         let end = buffer
             .pts()
             .map(|pts| pts + buffer.duration().unwrap_or_default());

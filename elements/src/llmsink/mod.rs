@@ -25,6 +25,13 @@
  *
  * When all pads are at their end, EOS is posted once everything that was asked is answered.
  *
+ * ## NATS
+ *
+ * With `nats-url` what is told on the bus, and where speech starts and ends, is published as well (docs/messages.md), under the
+ * `source-name`, and the commands `ask`, `reset` and `status` are taken from there. Nothing waits for the broker: it may come later, go,
+ * freeze and come back; messages that are kept wait in `spool-dir`, and `stats` counts what had to be given up. NULL waits
+ * half a second at most for the last ones, and leaves the rest in the spool for the next time.
+ *
  * ## Latency
  *
  * None of its own: media are not rendered. What the model takes is in each message (`judging-time`, `first-token-time`,
@@ -41,6 +48,7 @@
 mod imp;
 mod intake;
 mod message;
+mod nats;
 mod outbox;
 mod pads;
 mod settings;

@@ -9,6 +9,8 @@ use vita_engine::room::{Pacing, RoomSettings};
 use vita_model::Vita;
 use vita_model::sampling::SamplingParams;
 
+use super::nats::NatsSettings;
+
 /// What to do with an utterance between the two thresholds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
 #[enum_type(name = "GstVitaLlmSinkUndecided")]
@@ -37,7 +39,7 @@ impl From<Undecided> for state::Undecided {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
-    model: Option<String>,
+    pub(super) model: Option<String>,
     device: String,
     precision: String,
     system_prompt: Option<String>,
@@ -50,9 +52,11 @@ pub(super) struct Settings {
     undecided: Undecided,
     history_tokens: u32,
     look_back: gst::ClockTime,
+    token_interval: gst::ClockTime,
     step_time: gst::ClockTime,
     pub(super) sync: bool,
     logit_bias: String,
+    pub(super) nats: NatsSettings,
 }
 
 impl Default for Settings {
@@ -73,9 +77,11 @@ impl Default for Settings {
             undecided: Undecided::default(),
             history_tokens: room.dialogue.history_tokens as u32,
             look_back: gst::ClockTime::from_nseconds(room.dialogue.look_back.as_nanos() as u64),
+            token_interval: gst::ClockTime::ZERO,
             step_time: gst::ClockTime::ZERO,
             sync: false,
             logit_bias: String::new(),
+            nats: NatsSettings::default(),
         }
     }
 }
@@ -129,6 +135,7 @@ impl Settings {
                     step: Duration::from_nanos(self.step_time.nseconds()),
                 },
             },
+            token_interval: Duration::from_nanos(self.token_interval.nseconds()),
             logit_bias: self.logit_bias(vita)?,
             ..defaults
         })
@@ -194,7 +201,7 @@ impl Settings {
                 .mutable_ready()
                 .build()
         };
-        vec![
+        let own = [
             text(
                 "model",
                 "Model",
@@ -280,6 +287,13 @@ impl Settings {
                 defaults.look_back,
             ),
             time(
+                "token-interval",
+                "Token interval",
+                "At least so long between the tokens of an answer (ns), for who reads it aloud: what an interruption cuts off was not \
+                 said yet. Without effect with step-time",
+                defaults.token_interval,
+            ),
+            time(
                 "step-time",
                 "Step time",
                 "Go by the media's time, a decode step each so long (ns), so that the same media give the same \
@@ -301,7 +315,8 @@ impl Settings {
                 .default_value(Some(defaults.logit_bias.as_str()))
                 .mutable_playing()
                 .build(),
-        ]
+        ];
+        own.into_iter().chain(NatsSettings::properties()).collect()
     }
 
     /// Takes the value of the property `name` of [`Self::properties`].
@@ -320,9 +335,11 @@ impl Settings {
             "undecided" => self.undecided = get(value),
             "history-tokens" => self.history_tokens = get(value),
             "look-back" => self.look_back = gst::ClockTime::from_nseconds(get(value)),
+            "token-interval" => self.token_interval = gst::ClockTime::from_nseconds(get(value)),
             "step-time" => self.step_time = gst::ClockTime::from_nseconds(get(value)),
             "sync" => self.sync = get(value),
             "logit-bias" => self.logit_bias = text(value),
+            name if self.nats.set(name, value) => (),
             _ => unreachable!("GObject knows the names"),
         }
     }
@@ -343,10 +360,14 @@ impl Settings {
             "undecided" => self.undecided.to_value(),
             "history-tokens" => self.history_tokens.to_value(),
             "look-back" => self.look_back.nseconds().to_value(),
+            "token-interval" => self.token_interval.nseconds().to_value(),
             "step-time" => self.step_time.nseconds().to_value(),
             "sync" => self.sync.to_value(),
             "logit-bias" => self.logit_bias.to_value(),
-            _ => unreachable!("GObject knows the names"),
+            name => match self.nats.get(name) {
+                Some(value) => value,
+                None => unreachable!("GObject knows the names"),
+            },
         }
     }
 }

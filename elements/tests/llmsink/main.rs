@@ -2,5 +2,6 @@
 
 mod bench;
 mod dialogue;
+mod nats;
 mod states;
 mod time;

@@ -53,6 +53,15 @@ fn what_is_wrong_with_a_model_or_a_setting_is_said_when_going_to_paused() {
         "logit-bias: <2>=5: expected token:value",
     );
     assert_fails(&[model, ("logit-bias", "<9>:5")], "<9>");
+    let broker = ("nats-url", "nats://anna:s3cret@127.0.0.1:1");
+    assert_fails(
+        &[model, ("nats-url", "http://127.0.0.1:1")],
+        "nats-url: \"http://127.0.0.1:1\" has scheme \"http\"",
+    );
+    assert_fails(&[model, broker, ("source-name", "a door")], "source-name: ");
+    let no_folder = golden.join("config.json");
+    let no_folder = ("spool-dir", no_folder.to_str().unwrap());
+    assert_fails(&[model, broker, no_folder], "spool-dir: spool ");
 }
 
 #[test]

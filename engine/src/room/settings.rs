@@ -38,6 +38,9 @@ pub struct RoomSettings {
     /// Questions and requests on their way to the engine; `drop-newest`, counted and told to the caller.
     pub queue: usize,
     pub pacing: Pacing,
+    /// At least so long between the tokens of a freely running room's answers, for who reads them aloud: what an interruption cuts off was not
+    /// said yet. Zero: as fast as it goes.
+    pub token_interval: Duration,
     /// Added to the logits of these tokens at every position. For tests that force an outcome: a strong bias on the token
     /// for noise decides every verdict.
     pub logit_bias: Vec<(u32, f32)>,
@@ -55,6 +58,7 @@ impl Default for RoomSettings {
             frame_window: Duration::from_secs(60),
             queue: 64,
             pacing: Pacing::default(),
+            token_interval: Duration::ZERO,
             logit_bias: Vec::new(),
         }
     }

@@ -33,6 +33,8 @@ pub(crate) struct Task {
     /// What was asked in the turns that are open or in the history.
     words: HashMap<TurnId, Words>,
     clock: Clock,
+    /// The sequence that waits with its next token, and until when.
+    paused: Option<(SequenceId, Duration)>,
 }
 
 enum Clock {
@@ -76,6 +78,7 @@ impl Task {
             turns: Turns::default(),
             words: HashMap::new(),
             clock,
+            paused: None,
         }
     }
 
@@ -94,7 +97,11 @@ impl Task {
     /// When a freely running room has something to do although nothing happened.
     pub fn deadline(&self) -> Option<Instant> {
         match self.clock {
-            Clock::Wall { opened } => self.duplex.next_deadline().map(|time| opened + time),
+            Clock::Wall { opened } => {
+                let next_token = self.paused.map(|(_, until)| until);
+                let times = [self.duplex.next_deadline(), next_token];
+                times.into_iter().flatten().min().map(|time| opened + time)
+            }
             Clock::Media { .. } => None,
         }
     }
@@ -109,6 +116,10 @@ impl Task {
         if self.duplex.next_deadline().is_some_and(|time| time <= now) {
             self.duplex.tick(now);
             self.carry_out(scheduler);
+        }
+        if let Some((id, _)) = self.paused.take_if(|(_, until)| *until <= now) {
+            // It may have been cancelled since.
+            scheduler.pause(id, false);
         }
     }
 
@@ -145,7 +156,7 @@ impl Task {
                 };
                 self.judged(id, states, tokens);
             }
-            Output::Delta { id, delta } => self.delta(id, &delta),
+            Output::Delta { id, delta } => self.delta(id, &delta, scheduler),
             Output::Failed { id, error } => self.sequence_failed(id, &error.to_string()),
         }
         self.carry_out(scheduler);
@@ -435,7 +446,7 @@ impl Task {
             .judged(now, turn, probabilities, question_tokens);
     }
 
-    fn delta(&mut self, id: SequenceId, delta: &Delta) {
+    fn delta(&mut self, id: SequenceId, delta: &Delta, scheduler: &mut Scheduler) {
         let now = self.now();
         let Some(place) = self.place(id) else { return };
         let Some(live) = self.slots[place].as_mut() else {
@@ -452,6 +463,9 @@ impl Task {
             record.token(now);
         }
         self.duplex.delta(generation, &delta.text, 1);
+        if is_word && delta.stop.is_none() {
+            self.keep_pace(id, now, scheduler);
+        }
         let end = match delta.stop {
             None => return,
             Some(Stop::End) => AnswerEnd::EndOfSequence,
@@ -459,6 +473,16 @@ impl Task {
             Some(Stop::MaxTokens | Stop::ContextFull | Stop::Noise) => AnswerEnd::MaxTokens,
         };
         self.duplex.ended(now, generation, end);
+    }
+
+    /// Puts the next token off. In a paced room a token takes a step anyway.
+    fn keep_pace(&mut self, id: SequenceId, now: Duration, scheduler: &mut Scheduler) {
+        let interval = self.settings.token_interval;
+        if interval.is_zero() || !matches!(self.clock, Clock::Wall { .. }) {
+            return;
+        }
+        self.paused = Some((id, now + interval));
+        scheduler.pause(id, true);
     }
 
     fn sequence_failed(&mut self, id: SequenceId, reason: &str) {

@@ -296,6 +296,34 @@ fn rooms_are_answered_in_one_batch() {
     );
 }
 
+#[test]
+fn an_answer_keeps_to_its_pace_and_can_be_interrupted_between_two_tokens() {
+    let engine = engine();
+    let of = |interval| RoomSettings {
+        logit_bias: bias(true, true),
+        token_interval: interval,
+        ..settings(12)
+    };
+    let mut quick = Bench::open(&engine, of(ms(0)));
+    let mut slow = Bench::open(&engine, of(ms(20)));
+    let started = std::time::Instant::now();
+    slow.room.ask(QUESTION).unwrap();
+    quick.room.ask(QUESTION).unwrap();
+    let at_once = quick.answer();
+    let slowly = slow.answer();
+    assert_eq!(slowly.text, at_once.text);
+    assert!(started.elapsed() >= 11 * ms(20), "{:?}", started.elapsed());
+
+    // Nobody waits for a token that will not be said any more.
+    let mut never = Bench::open(&engine, of(ms(3_600_000)));
+    never.room.ask(QUESTION).unwrap();
+    never.first_delta();
+    let second = never.room.ask("And you?").unwrap();
+    let cut_off = Some(CutOff::Interrupted { by: second });
+    assert_eq!(never.answer().cut_off, cut_off);
+    never.first_delta();
+}
+
 fn name(event: &Event) -> &'static str {
     match event.kind {
         EventKind::Query { .. } => "query",

@@ -126,7 +126,7 @@ impl Transcribing {
     fn listen(&self, features: &Tensor, frames_per_second: f64) -> Result<Heard> {
         let frames = features.dim(0)?;
         let longest = (LONGEST_PIECE_SECS * frames_per_second) as usize;
-        let longest = longest.min(self.encoder.max_frames()?);
+        let longest = longest.min(self.encoder.max_frames());
         let levels = features.to_dtype(DType::F32)?.mean(1)?.to_vec1::<f32>()?;
         let mut pieces = Vec::new();
         for range in cut_at_pauses(&levels, longest) {

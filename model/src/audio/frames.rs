@@ -1,12 +1,12 @@
 //! Utterances cut out of a stream of filterbank frames.
 
-use super::Ears;
+use super::{AudioEncoder, Ears};
 use crate::fbank::{Frontend, normalise_whisper};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 
-/// Whisper's window: 30 s.
-const WHISPER_FRAMES: usize = 3000;
+/// Ten minutes, for ears that read an utterance in pieces and have no limit of their own: it bounds memory.
+const PIECEWISE_FRAMES: usize = 60_000;
 
 /// Whale's table of positions: 200 s.
 const WHALE_FRAMES: usize = 4 * super::whale::MAX_POSITIONS;
@@ -39,9 +39,10 @@ impl Ears {
 
     /// Most frames of an utterance, so that what stands behind it has room too.
     pub fn max_frames(&self) -> usize {
-        let limit = match self.fbank.frontend() {
-            Frontend::Whale { .. } => WHALE_FRAMES,
-            Frontend::Whisper => WHISPER_FRAMES,
+        let limit = match &self.encoder {
+            AudioEncoder::Whale { .. } => WHALE_FRAMES,
+            AudioEncoder::Whisper { encoder, .. } => encoder.max_frames(),
+            AudioEncoder::Transcribing(_) => PIECEWISE_FRAMES,
         };
         limit - self.tail_frames().min(limit)
     }

@@ -7,6 +7,10 @@ use crate::lm::LmConfig;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Parts without which there is no seeing, and no hearing.
+const EYES: &str = "vision tower";
+const EARS: &str = "audio encoder";
+
 /// Tensors that belong together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartInfo {
@@ -100,10 +104,7 @@ impl Inspection {
                     connector_weights,
                     ..
                 },
-            ) => files.extend([
-                ("vision tower", weights),
-                ("visual connector", connector_weights),
-            ]),
+            ) => files.extend([(EYES, weights), ("visual connector", connector_weights)]),
             None => {}
         }
         if let Some(AudioPart::Whisper {
@@ -113,10 +114,7 @@ impl Inspection {
             ..
         }) = &manifest.audio
         {
-            files.extend([
-                ("audio encoder", weights),
-                ("audio connector", connector_weights),
-            ]);
+            files.extend([(EARS, weights), ("audio connector", connector_weights)]);
             files.extend(decoder.iter().map(|d| ("audio decoder", &d.weights)));
         }
         files.extend(
@@ -142,6 +140,16 @@ impl Inspection {
         })
     }
 
+    /// Whether pictures can be encoded.
+    pub fn has_eyes(&self) -> bool {
+        self.parts.contains_key(EYES)
+    }
+
+    /// Whether sound can be encoded.
+    pub fn has_ears(&self) -> bool {
+        self.parts.contains_key(EARS)
+    }
+
     pub fn parameters(&self) -> u64 {
         self.parts.values().map(|p| p.parameters).sum()
     }
@@ -161,10 +169,10 @@ impl Inspection {
 
 fn part_of(name: &str) -> &'static str {
     let prefixes = [
-        ("model.vision_tower.", "vision tower"),
+        ("model.vision_tower.", EYES),
         ("model.mm_projector.", "visual connector"),
         ("model.audio_encoder.adpter.", "audio connector"),
-        ("model.audio_encoder.", "audio encoder"),
+        ("model.audio_encoder.", EARS),
     ];
     let found = prefixes.iter().find(|(prefix, _)| name.starts_with(prefix));
     found.map_or("language model", |(_, part)| part)

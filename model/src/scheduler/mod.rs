@@ -155,6 +155,14 @@ impl Scheduler {
         true
     }
 
+    /// Has a sequence that decodes wait with its next token, or go on with it. `false`: there is no such sequence.
+    pub fn pause(&mut self, id: SequenceId, is_paused: bool) -> bool {
+        let place = self.place(id);
+        place
+            .map(|place| self.running[place].is_paused = is_paused)
+            .is_some()
+    }
+
     /// Drops a sequence; what it remembers is kept for prompts that begin as it did. `false`: it was over already.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
         if let Some(place) = self.place(id) {
@@ -168,8 +176,7 @@ impl Scheduler {
 
     /// Whether a step would do anything.
     pub fn has_work(&self) -> bool {
-        let held = |s: &Sequence| matches!(s.phase, Phase::Held { .. });
-        !self.outputs.is_empty() || !self.running.iter().all(held) || self.can_admit()
+        !self.outputs.is_empty() || !self.running.iter().all(Sequence::is_idle) || self.can_admit()
     }
 
     fn place(&self, id: SequenceId) -> Option<usize> {

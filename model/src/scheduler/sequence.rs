@@ -49,6 +49,8 @@ pub(super) struct Sequence {
     pub writer: Writer,
     pub logit_bias: Vec<(u32, f32)>,
     pub hold: bool,
+    /// Decodes nothing for now.
+    pub is_paused: bool,
     pub phase: Phase,
 }
 
@@ -76,7 +78,17 @@ impl Sequence {
             writer: job.writer,
             logit_bias: job.logit_bias,
             hold: job.hold,
+            is_paused: false,
             phase: Phase::Prefill,
+        }
+    }
+
+    /// Whether a step does nothing for it.
+    pub fn is_idle(&self) -> bool {
+        match self.phase {
+            Phase::Prefill => false,
+            Phase::Held { .. } => true,
+            Phase::Decode { .. } => self.is_paused,
         }
     }
 

@@ -33,6 +33,7 @@ impl Scheduler {
         let mut prefilling = Vec::new();
         for (place, sequence) in self.running.iter().enumerate() {
             match sequence.phase {
+                _ if sequence.is_idle() => {}
                 Phase::Decode { .. } => shares.push(Share { place, rows: 1 }),
                 Phase::Prefill => {
                     prefilling.push((place, sequence.prompt_tokens - sequence.cache.len()))

@@ -73,8 +73,8 @@ impl Whisper {
     }
 
     /// Most feature frames that can be encoded at once.
-    pub fn max_frames(&self) -> Result<usize> {
-        Ok(2 * self.positions.dim(0)?)
+    pub fn max_frames(&self) -> usize {
+        2 * self.positions.dims().first().copied().unwrap_or(0)
     }
 
     /// Normalised log-mel frames `[frames, bins]` of one utterance → `[1, ⌈frames/2⌉, width]`.

@@ -1,10 +1,15 @@
-//! What our elements post on the bus, as messages. The contract is in `docs/architecture.md`.
+//! What our elements post on the bus, as messages, and the dialogue behind them as the command service sees it: for the sink itself, where it
+//! has a `nats-url`, and for a program around the pipeline. The structures are in `docs/architecture.md`.
+
+mod dialogue;
+mod room;
 
 use gst::glib;
 use vita_messages::WallTime;
 use vita_messages::kinds::{Body, Frame, FrameReason, Speech, SpeechEdge, SpeechEndReason};
 
-use super::dialogue::{self, Session};
+pub use dialogue::Session;
+pub use room::SourceRoom;
 
 /// A field that is not there or of another type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +20,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    pub(super) fn new(structure: &gst::StructureRef, field: &'static str) -> Self {
+    fn new(structure: &gst::StructureRef, field: &'static str) -> Self {
         Self {
             structure: structure.name().to_string(),
             field,
@@ -81,14 +86,14 @@ fn frame(structure: &gst::StructureRef) -> Result<Body, Malformed> {
     Ok(frame.into())
 }
 
-pub(super) fn capture_time(structure: &gst::StructureRef) -> Option<WallTime> {
+fn capture_time(structure: &gst::StructureRef) -> Option<WallTime> {
     structure
         .get::<u64>("capture-time")
         .ok()
         .map(WallTime::from_unix_ns)
 }
 
-pub(super) fn field<T>(structure: &gst::StructureRef, field: &'static str) -> Result<T, Malformed>
+fn field<T>(structure: &gst::StructureRef, field: &'static str) -> Result<T, Malformed>
 where
     T: for<'value> glib::value::FromValue<'value>,
 {

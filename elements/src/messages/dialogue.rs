@@ -1,4 +1,4 @@
-//! What `vitallmsink` posts, as messages. The contract is in `docs/architecture.md`.
+//! What `vitallmsink` posts, as messages.
 
 use vita_messages::kinds::{
     Answer, Body, CancelReason, Cancelled, CutOff, CutOffReason, Delta, Interrupted, Noise,
@@ -6,13 +6,13 @@ use vita_messages::kinds::{
     StateProbabilities, Timings, Tokens, Verdict,
 };
 
-use super::elements::{Malformed, capture_time, field};
+use super::{Malformed, capture_time, field};
 
 /// Where the dialogue's messages come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session {
     pub id: u64,
-    /// The model, as the config has it.
+    /// The model, as the config or the property names it.
     pub model: Option<String>,
 }
 

@@ -7,10 +7,7 @@ use gst::prelude::*;
 use vita_messages::kinds::{Body, SourceStatus};
 use vita_messages::service::{Asked, Outcomes, Refusal, RefusalCode, Room, StatusReply};
 
-/// The element that answers, in the pipelines that have one.
-pub const SINK: &str = "llm";
-
-/// Shared by the supervision of a source and the command service.
+/// Shared by whoever publishes a source's messages and the command service.
 #[derive(Debug, Default)]
 pub struct SourceRoom {
     name: String,
