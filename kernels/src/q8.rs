@@ -21,17 +21,26 @@ pub const BLOCK_BYTES: usize = 2 + BLOCK;
 /// Columns that lie together.
 const GROUP: usize = 16;
 const GROUP_BYTES: usize = GROUP * BLOCK;
+/// How far ahead of the products weights are asked for: the CPU's own prefetching stops at each page.
+const AHEAD_BYTES: usize = 4096;
 /// Weights of one task; fewer are not worth a thread.
 const TASK_WEIGHTS: usize = 1 << 17;
+
+/// Where a block of a group lies.
+#[inline(always)]
+fn place(group: usize, block: usize, blocks: usize) -> usize {
+    (group / 2 * blocks + block) * 2 + group % 2
+}
 
 /// A weight matrix `[n, k]` (rows are outputs) in Q8_0, repacked.
 pub struct PackedQ8 {
     level: Level,
     k: usize,
     n: usize,
-    /// Per group and block: eight quads, each 16 columns × 4 weights plus 128.
+    /// Per pair of groups, block and group: eight quads, each 16 columns × 4 weights plus 128. In the order in which
+    /// a product reads them, so that memory is one stream.
     weights: Aligned<u8>,
-    /// Per group and block: 16 scales, f16.
+    /// Per pair of groups, block and group: 16 scales, f16.
     scales: Aligned<u16>,
     gated: bool,
 }
@@ -99,7 +108,7 @@ impl PackedQ8 {
         for i in 0..rows {
             let Some(values) = row(i) else { continue };
             for (block, values) in values.chunks_exact(BLOCK_BYTES).enumerate() {
-                let at = i / GROUP * blocks + block;
+                let at = place(i / GROUP, block, blocks);
                 scales[at * GROUP + i % GROUP] = u16::from_le_bytes([values[0], values[1]]);
                 for (quad, four) in values[2..].chunks_exact(4).enumerate() {
                     let to = at * GROUP_BYTES + (quad * GROUP + i % GROUP) * 4;
@@ -143,7 +152,7 @@ impl PackedQ8 {
             self.k
         );
         for (block, to) in to.chunks_exact_mut(BLOCK).enumerate() {
-            let at = i / GROUP * (self.k / BLOCK) + block;
+            let at = place(i / GROUP, block, self.k / BLOCK);
             let d = f16::from_bits(self.scales[at * GROUP + i % GROUP]).to_f32();
             for (j, to) in to.iter_mut().enumerate() {
                 let w = self.weights[at * GROUP_BYTES + (j / 4 * GROUP + i % GROUP) * 4 + j % 4];
@@ -252,7 +261,7 @@ fn plain(x: &QuantisedRows, w: &PackedQ8, epilogue: &Epilogue, out: &mut [f32]) 
     let blocks = w.k / BLOCK;
     let dot = |row: usize, column: usize| -> f32 {
         let block = |block: usize| {
-            let at = column / GROUP * blocks + block;
+            let at = place(column / GROUP, block, blocks);
             let mut sum = 0;
             for quad in 0..BLOCK / 4 {
                 let four = x.quads[(row * blocks + block) * 8 + quad].to_le_bytes();
@@ -343,11 +352,8 @@ impl<S: Simd8> Columns<'_, S> {
     fn tile<const ROWS: usize>(&self, pair: usize, row: usize) {
         let (s, x) = (self.s, self.x);
         let blocks = self.w.k / BLOCK;
-        let group = |g: usize| {
-            &self.w.weights[(2 * pair + g) * blocks * GROUP_BYTES..][..blocks * GROUP_BYTES]
-        };
-        let scale = |g: usize| &self.w.scales[(2 * pair + g) * blocks * GROUP..][..blocks * GROUP];
-        let (w, d) = ([group(0), group(1)], [scale(0), scale(1)]);
+        let w = &self.w.weights[place(2 * pair, 0, blocks) * GROUP_BYTES..];
+        let d = &self.w.scales[place(2 * pair, 0, blocks) * GROUP..];
         let x_quads: [&[i32]; ROWS] =
             std::array::from_fn(|r| &x.quads[(row + r) * blocks * 8..][..blocks * 8]);
         let x_sums: [&[i32]; ROWS] =
@@ -356,8 +362,11 @@ impl<S: Simd8> Columns<'_, S> {
             std::array::from_fn(|r| &x.scales[(row + r) * blocks..][..blocks]);
         let mut acc = [[s.wide_zero(); 2]; ROWS];
         for block in 0..blocks {
-            let w0: &[u8] = &w[0][block * GROUP_BYTES..(block + 1) * GROUP_BYTES];
-            let w1: &[u8] = &w[1][block * GROUP_BYTES..(block + 1) * GROUP_BYTES];
+            let both = &w[2 * block * GROUP_BYTES..][..2 * GROUP_BYTES];
+            if row == 0 {
+                s.prefetch(&w[2 * block * GROUP_BYTES..], AHEAD_BYTES);
+            }
+            let (w0, w1) = both.split_at(GROUP_BYTES);
             let mut sums: [[S::I; 2]; ROWS] = std::array::from_fn(
                 #[inline(always)]
                 |r| [s.start(x_sums[r][block]); 2],
@@ -373,8 +382,8 @@ impl<S: Simd8> Columns<'_, S> {
                 }
             }
             let (d0, d1) = (
-                s.scales(&d[0][block * GROUP..(block + 1) * GROUP]),
-                s.scales(&d[1][block * GROUP..(block + 1) * GROUP]),
+                s.scales(&d[2 * block * GROUP..][..GROUP]),
+                s.scales(&d[(2 * block + 1) * GROUP..][..GROUP]),
             );
             for r in 0..ROWS {
                 let x_d = x_scales[r][block];

@@ -11,6 +11,8 @@ pub trait Simd8: Simd {
     /// Rows of the tile that fits into the registers beside 32 columns.
     const Q8_ROWS: usize;
 
+    /// Asks for the 1024 bytes of `w` from byte `at` on, as far as it has them.
+    fn prefetch(self, w: &[u8], at: usize);
     /// What a sum of 32 products starts from, where `sum` is that of the 32 activations.
     fn start(self, sum: i32) -> Self::I;
     /// Adds 16 × 4 products: `w` holds four weights (plus 128) of each of 16 columns, `x` four activations.
@@ -32,11 +34,23 @@ mod x86 {
     use crate::simd::{Avx2, Avx512, Simd};
     use std::arch::x86_64::*;
 
+    /// The lines of 1024 bytes. A prefetch of an address that is not there does nothing.
+    #[inline(always)]
+    fn prefetch(w: &[u8], at: usize) {
+        for line in (at..at + 1024).step_by(64) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(line).cast()) }
+        }
+    }
+
     impl Simd8 for Avx512 {
         type I = __m512i;
         type W = __m512;
         const Q8_ROWS: usize = 6;
 
+        #[inline(always)]
+        fn prefetch(self, w: &[u8], at: usize) {
+            prefetch(w, at);
+        }
         #[inline(always)]
         fn start(self, sum: i32) -> __m512i {
             // The weights have 128 too much, which is taken back here.
@@ -83,6 +97,10 @@ mod x86 {
         type W = [__m256; 2];
         const Q8_ROWS: usize = 2;
 
+        #[inline(always)]
+        fn prefetch(self, w: &[u8], at: usize) {
+            prefetch(w, at);
+        }
         #[inline(always)]
         fn start(self, _sum: i32) -> [__m256i; 2] {
             unsafe { [_mm256_setzero_si256(); 2] }
