@@ -1,5 +1,7 @@
 //! The configs that come with the program, and what `vita check` and `vita explain` say.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -18,6 +20,7 @@ struct Deployments(tempfile::TempDir);
 
 impl Deployments {
     fn new() -> Self {
+        common::nano::build();
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("secrets")).unwrap();
         for file in ["vita.creds", "nats-ca.pem", "cameras-ca.pem"] {

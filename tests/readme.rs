@@ -1,5 +1,6 @@
 //! What the README prints runs as printed, and its links lead somewhere.
 
+mod common;
 mod plugin;
 
 use std::fs;
@@ -24,6 +25,7 @@ fn shell_blocks(text: &str) -> Vec<&str> {
 
 #[test]
 fn its_pipelines_run_as_printed() {
+    common::nano::build();
     let plugins = plugin::folder("readme-plugins");
     let text = readme();
     let pipelines: Vec<&str> = shell_blocks(&text)
@@ -32,7 +34,7 @@ fn its_pipelines_run_as_printed() {
         .collect();
     assert_eq!(
         pipelines.len(),
-        2,
+        3,
         "a pipeline was added or lost: mend this count"
     );
     for pipeline in pipelines {
@@ -57,6 +59,18 @@ fn its_pipelines_run_as_printed() {
                 said.contains("vita-speech-start") && said.contains("vita-speech-end"),
                 "{said}"
             );
+        }
+        if pipeline.contains("vitallmsink") {
+            let told = |name: &str| said.lines().find(|line| line.contains(name));
+            let answer = told("vita-answer,").unwrap_or_else(|| panic!("no answer in {said}"));
+            for part in [
+                r#"text=(string)"What\ do\ you\ see\?""#,
+                "state=(string)query",
+                "frames=(structure)< \"frame",
+            ] {
+                assert!(answer.contains(part), "no {part} in {answer}");
+            }
+            assert!(!answer.contains("answer=(string)\"\""), "{answer}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod inbox;
 pub mod media;
+pub mod nano;
 pub mod process;
 pub mod rtsp;
 pub mod vita;
