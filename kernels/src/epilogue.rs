@@ -23,6 +23,8 @@ pub enum Activation {
     /// The exact form, with erf.
     Gelu,
     Relu,
+    /// Clamped to [0, 6].
+    Relu6,
     Silu,
 }
 
@@ -36,6 +38,7 @@ impl Activation {
                     * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2))
             }
             Self::Relu => x.max(0.0),
+            Self::Relu6 => x.clamp(0.0, 6.0),
             Self::Silu => x / (1.0 + (-x).exp()),
         }
     }
@@ -90,6 +93,7 @@ impl Epilogue<'_> {
             Activation::None => v,
             Activation::Gelu => math::gelu(s, v),
             Activation::Relu => s.max(s.zero(), v),
+            Activation::Relu6 => s.min(s.splat(6.0), s.max(s.zero(), v)),
             Activation::Silu => math::silu(s, v),
         };
         if let Some(scale) = self.scale {

@@ -37,6 +37,7 @@ fn activation() -> impl Strategy<Value = Activation> {
         Just(Activation::None),
         Just(Activation::Gelu),
         Just(Activation::Relu),
+        Just(Activation::Relu6),
         Just(Activation::Silu)
     ]
 }

@@ -13,7 +13,7 @@ use crate::prompt::{
     Template, Tokenizer, system_text,
 };
 use crate::sampling::{Sampler, SamplingParams, StopRules};
-use crate::vision::Eyes;
+use crate::vision::{Eyes, Prepared};
 use crate::{Error, Result};
 use ::image::RgbImage;
 use candle_core::{DType, Tensor};
@@ -121,21 +121,20 @@ impl Vita {
         }
     }
 
-    /// Prepared pixels `[n, 3, height, width]`: n media.
-    pub fn see_pixels(&self, pixels: &Tensor) -> Result<Vec<Media>> {
-        let keys = (0..pixels.dim(0)?).map(|i| content_key(&pixels.get(i)?));
-        self.see_keyed(pixels, &keys.collect::<Result<Vec<_>>>()?)
+    /// n prepared pictures: n media.
+    pub fn see_pixels(&self, prepared: &Prepared) -> Result<Vec<Media>> {
+        self.see_keyed(prepared, &prepared.keys()?)
     }
 
-    /// [`Self::see_pixels`] of pictures whose [`content_key`]s, one each, are known already.
-    pub fn see_keyed(&self, pixels: &Tensor, keys: &[u64]) -> Result<Vec<Media>> {
-        let (pictures, wanted) = (pixels.dim(0)?, keys.len());
+    /// [`Self::see_pixels`] of pictures whose keys ([`Prepared::keys`]) are known already.
+    pub fn see_keyed(&self, prepared: &Prepared, keys: &[u64]) -> Result<Vec<Media>> {
+        let (pictures, wanted) = (prepared.count()?, keys.len());
         if pictures != wanted {
             return Err(Error::Input(format!(
                 "{wanted} keys for {pictures} pictures"
             )));
         }
-        let pictures = self.eyes()?.encode(pixels)?.into_iter().zip(keys);
+        let pictures = self.eyes()?.encode(prepared)?.into_iter().zip(keys);
         let media = pictures.map(|(picture, &key)| Media {
             kind: MediaKind::Image,
             key,

@@ -1,10 +1,11 @@
 //! vita-nano as `vita model build` makes it, on its real bases: what it hears, sees and answers before anything of it was
 //! trained. Needs what `make setup` fetches.
 
+use candle_core::{Device, Tensor};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use vita_model::build::{self, Bases};
+use vita_model::build::{self, Bases, Labels};
 use vita_model::checkpoint::{Inspection, Shards};
 use vita_model::prompt::{Content, Conversation, Role, Segment, Turn};
 use vita_model::{GenerateOptions, LoadOptions, Vita, wav};
@@ -33,10 +34,17 @@ fn folder() -> &'static Path {
         assert_eq!(bases.missing(), Vec::<PathBuf>::new(), "run make setup");
         let nothing = [&8u64.to_le_bytes()[..], b"{}      "].concat();
         let untrained = Shards::from_bytes(Path::new("untrained"), nothing).unwrap();
-        let classes = repository().join("models/nano/classes.txt");
-        let classes = std::fs::read_to_string(classes).unwrap();
+        let read = |name: &str| {
+            let file = repository().join("models/nano").join(name);
+            std::fs::read_to_string(file).unwrap()
+        };
+        let (classes, objects) = (read("classes.txt"), read("objects.txt"));
+        let labels = Labels {
+            classes: &classes,
+            objects: &objects,
+        };
         let mut last = 0.0;
-        let report = build::build(&bases, &untrained, &classes, folder.path(), |progress| {
+        let report = build::build(&bases, &untrained, labels, folder.path(), |progress| {
             assert!(progress.fraction >= last, "{progress:?} after {last}");
             last = progress.fraction;
         });
@@ -162,7 +170,10 @@ fn it_names_the_main_thing_of_a_photo() {
         let seen = nano().see_picture(&picture).unwrap();
         let names = seen[0].transcript.clone().unwrap();
         println!("{photo}: {names}");
-        let named = names.split(", ").map(|name| name.trim_end_matches('?'));
+        let (found, recognised) = names.split_once(". ").unwrap();
+        assert!(found.contains("no people"), "{photo}: {names}");
+        let named = recognised.split(", ");
+        let named = named.map(|name| name.trim_end_matches('?'));
         assert!(
             named.into_iter().any(|name| expected.contains(&name)),
             "{photo}: {names}"
@@ -170,6 +181,111 @@ fn it_names_the_main_thing_of_a_photo() {
         let ids = nano().tokenizer().encode_text(&names).unwrap();
         assert_eq!(seen[0].vectors.dims(), [ids.len() + 16, 576]);
     }
+}
+
+/// What LiteRT computes with the same network (`scripts/golden-detector`).
+fn litert() -> serde_json::Value {
+    let file = repository().join("tests/golden-detector.json");
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+fn photo(name: &str) -> image::RgbImage {
+    let file = repository().join(format!("model/tests/photos/{name}.jpg"));
+    image::open(file).unwrap().to_rgb8()
+}
+
+#[test]
+fn its_detector_computes_what_litert_computes() {
+    let detector = nano().eyes().unwrap().detector().unwrap();
+    let side = 300u32;
+    let noise = (0..side * side * 3).map(|i| {
+        let number = i.wrapping_mul(2_654_435_761) >> 24;
+        number as f32 / 127.5 - 1.0
+    });
+    let shape = (1, side as usize, side as usize, 3);
+    let pixels = Tensor::from_iter(noise, &Device::Cpu).unwrap();
+    let pixels = pixels.reshape(shape).unwrap();
+    let raw = detector
+        .raw(&pixels.permute((0, 3, 1, 2)).unwrap())
+        .unwrap();
+    let golden = &litert()["noise"];
+    let every = golden["every"].as_u64().unwrap() as usize;
+    for (name, found) in [("boxes", raw.boxes), ("classes", raw.classes)] {
+        let found = found.get(0).unwrap().to_vec2::<f32>().unwrap();
+        let expected = golden[name].as_array().unwrap();
+        assert_eq!(expected.len(), found.len().div_ceil(every));
+        for (found, expected) in found.iter().step_by(every).zip(expected) {
+            for (found, expected) in found.iter().zip(expected.as_array().unwrap()) {
+                let expected = expected.as_f64().unwrap() as f32;
+                let most = 1e-3 * (1.0 + expected.abs());
+                assert!(
+                    (found - expected).abs() < most,
+                    "{name}: {found}, not {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn its_detector_finds_in_photos_what_litert_finds() {
+    let detector = nano().eyes().unwrap().detector().unwrap();
+    for (name, golden) in litert()["photos"].as_object().unwrap() {
+        let pixels = detector.pixels(&photo(name)).unwrap().unsqueeze(0).unwrap();
+        let raw = detector.raw(&pixels).unwrap();
+        let logits = raw.classes.get(0).unwrap().to_vec2::<f32>().unwrap();
+        let anchor = golden["anchor"].as_u64().unwrap() as usize;
+        let best = logits[anchor][1..].iter().copied().fold(f32::MIN, f32::max);
+        let probability = 1.0 / (1.0 + (-f64::from(best)).exp());
+        let expected = golden["probability"].as_f64().unwrap();
+        // decoders of JPEG differ by a step of brightness
+        assert!(
+            (probability - expected).abs() < 0.02,
+            "{name}: {probability}, not {expected}"
+        );
+        let words = detector.words(&detector.detect(&pixels).unwrap()[0]);
+        println!("{name}: {words}");
+        let person = golden["person"].as_f64().unwrap() > 0.5;
+        assert_eq!(!words.starts_with("no people"), person, "{name}: {words}");
+    }
+}
+
+#[test]
+fn a_person_is_counted_and_placed() {
+    let seen = nano()
+        .see_frames(&[photo("astronaut"), photo("cat")])
+        .unwrap();
+    let words: Vec<_> = seen
+        .iter()
+        .filter_map(|m| m.transcript.as_deref())
+        .collect();
+    assert!(words[0].starts_with("1 person left"), "{words:?}");
+    assert!(words[1].starts_with("no people; cat middle. "), "{words:?}");
+    assert_ne!(seen[0].key, seen[1].key);
+}
+
+#[test]
+#[ignore = "prints how long a picture takes"]
+fn time_of_a_picture() {
+    let eyes = nano().eyes().unwrap();
+    let prepared = eyes.frames(&[photo("astronaut")]).unwrap();
+    let pixels = prepared.for_detector.clone().unwrap();
+    let detector = eyes.detector().unwrap();
+    let median = |work: &dyn Fn()| {
+        let mut times: Vec<_> = (0..30)
+            .map(|_| {
+                let began = std::time::Instant::now();
+                work();
+                began.elapsed()
+            })
+            .collect();
+        times.sort();
+        times[times.len() / 2]
+    };
+    let prepare = median(&|| drop(eyes.frames(&[photo("astronaut")]).unwrap()));
+    let detect = median(&|| drop(detector.detect(&pixels).unwrap()));
+    let look = median(&|| drop(eyes.look(&prepared).unwrap()));
+    println!("decoded and prepared {prepare:.1?}, detector {detect:.1?}, all {look:.1?}");
 }
 
 #[test]
@@ -197,7 +313,7 @@ fn a_typed_question_gets_the_language_models_answer() {
 #[test]
 fn its_folder_can_be_inspected() {
     let inspection = Inspection::of(folder()).unwrap();
-    for part in ["audio encoder", "audio decoder", "vision tower"] {
+    for part in ["audio encoder", "audio decoder", "vision tower", "detector"] {
         assert!(inspection.parts[part].tensors > 0, "{inspection:?}");
     }
 }

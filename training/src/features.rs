@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use vita_model::Vita;
 use vita_model::audio::Transcript;
 use vita_model::connector::Heard;
-use vita_model::vision::{Recognised, Seen};
+use vita_model::vision::Seen;
 
 /// Files of one shard.
 const SHARD: usize = 128;
@@ -73,13 +73,35 @@ pub(crate) struct Index {
     folder: PathBuf,
     /// Of these encoders only.
     entries: HashMap<PathBuf, Entry>,
-    encoders: String,
+    encoders: Encoders,
     shards: usize,
 }
 
-/// What the encoders are: the manifest's parts `vision` and `audio` (or a checkpoint's config) without what
-/// learns, and the sizes of their files. Other encoders have other features.
-fn fingerprint(model: &Path) -> Result<String> {
+/// What the encoders are, one for each medium: other eyes leave the features of sounds as they are.
+struct Encoders {
+    sounds: String,
+    pictures: String,
+}
+
+impl Encoders {
+    fn of(model: &Path) -> Result<Self> {
+        Ok(Self {
+            sounds: fingerprint(model, "audio")?,
+            pictures: fingerprint(model, "vision")?,
+        })
+    }
+
+    fn for_medium(&self, what: &What) -> &str {
+        match what {
+            What::Sound { .. } => &self.sounds,
+            What::Picture { .. } => &self.pictures,
+        }
+    }
+}
+
+/// A part of the manifest (or a checkpoint's config) without what learns, and the sizes of its files. Other
+/// encoders have other features.
+fn fingerprint(model: &Path, part: &str) -> Result<String> {
     let manifest = model.join("vita.toml");
     let mut hash = Sha256::new();
     if !manifest.is_file() {
@@ -89,14 +111,14 @@ fn fingerprint(model: &Path) -> Result<String> {
     }
     let text = std::fs::read_to_string(&manifest).map_err(Error::io(&manifest))?;
     let table: toml::Table = toml::from_str(&text).map_err(|e| Error::format(&manifest, e))?;
-    for part in ["vision", "audio"] {
-        let Some(toml::Value::Table(mut part)) = table.get(part).cloned() else {
-            continue;
-        };
-        part.retain(|key, _| !key.starts_with("connector"));
-        hash.update(part.to_string());
-        let file = part.get("weights").and_then(|weights| weights.get("file"));
-        if let Some(file) = file.and_then(toml::Value::as_str) {
+    let Some(toml::Value::Table(mut part)) = table.get(part).cloned() else {
+        return Ok(short(hash));
+    };
+    part.retain(|key, _| !key.starts_with("connector"));
+    hash.update(part.to_string());
+    let detector = part.get("detector").and_then(|part| part.get("weights"));
+    for weights in part.get("weights").into_iter().chain(detector) {
+        if let Some(file) = weights.get("file").and_then(toml::Value::as_str) {
             let file = model.join(file);
             let size = std::fs::metadata(&file).map_err(Error::io(&file))?.len();
             hash.update(size.to_le_bytes());
@@ -135,9 +157,9 @@ impl Index {
         let entries = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        let encoders = fingerprint(&places.model)?;
+        let encoders = Encoders::of(&places.model)?;
         let entries: HashMap<_, _> = entries
-            .filter(|entry: &Entry| entry.encoders == encoders)
+            .filter(|entry: &Entry| entry.encoders == encoders.for_medium(&entry.what))
             .map(|entry| (places.folder.join(&entry.path), entry))
             .collect();
         let mut shards = 0;
@@ -247,7 +269,8 @@ impl Entry {
             What::Picture { names } => {
                 let seen = Seen {
                     map: widened(tensor)?,
-                    recognised: Vec::<Recognised>::new(),
+                    recognised: Vec::new(),
+                    found: Vec::new(),
                     names: names.clone(),
                 };
                 Found::Picture(path, seen)
@@ -368,7 +391,7 @@ fn encode(vita: &Vita, file: &Medium, index: &Index) -> Result<(Entry, Tensor)> 
         path: path.strip_prefix(&index.root).unwrap_or(path).to_path_buf(),
         bytes,
         modified,
-        encoders: index.encoders.clone(),
+        encoders: index.encoders.for_medium(&what).to_owned(),
         shard: String::new(),
         tensor: String::new(),
         what,

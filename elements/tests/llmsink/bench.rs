@@ -53,7 +53,7 @@ pub fn speech() -> Media {
 pub fn picture(tone: u32) -> Media {
     let model = model();
     let pixels = Tensor::full(tone as f32 / 100.0, (1, 3, 112, 112), &Device::Cpu).unwrap();
-    model.vita().see_pixels(&pixels).unwrap().remove(0)
+    model.vita().see_pixels(&pixels.into()).unwrap().remove(0)
 }
 
 pub fn ms(ms: u64) -> gst::ClockTime {

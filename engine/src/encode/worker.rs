@@ -2,9 +2,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use image::RgbImage;
 use vita_model::prompt::{Media, MediaKind};
+use vita_model::vision::Prepared;
 use vita_model::{Vita, content_key};
 
 use super::cache::MediaCache;
@@ -22,8 +22,8 @@ pub(super) struct Worker {
 /// Frames of the same content that is to be encoded.
 struct Group {
     key: u64,
-    /// `[1, 3, side, side]`.
-    pixels: Tensor,
+    /// One.
+    picture: Prepared,
     answers: Vec<Answer>,
 }
 
@@ -68,7 +68,7 @@ impl Worker {
         let started = Instant::now();
         let mut groups = Vec::<Group>::new();
         for FrameJob { picture, answer } in jobs {
-            let (key, pixels) = match self.prepare(picture) {
+            let (key, picture) = match self.prepare(picture) {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     self.answer(answer, Err(error), started);
@@ -82,7 +82,7 @@ impl Worker {
             } else {
                 groups.push(Group {
                     key,
-                    pixels,
+                    picture,
                     answers: vec![answer],
                 });
             }
@@ -99,11 +99,12 @@ impl Worker {
         }
     }
 
-    fn prepare(&self, picture: Load<RgbImage>) -> Result<(u64, Tensor), Error> {
-        caught(|| {
-            let pixels = self.vita.eyes()?.frames(&[picture()?])?;
-            Ok((content_key(&pixels.get(0)?)?, pixels))
-        })
+    fn prepare(&self, picture: Load<RgbImage>) -> Result<(u64, Prepared), Error> {
+        let (keys, picture) = caught(|| {
+            let picture = self.vita.eyes()?.frames(&[picture()?])?;
+            Ok((picture.keys()?, picture))
+        })?;
+        Ok((only(keys)?, picture))
     }
 
     /// All in one run of the model; if that fails, one by one, so that each fails for itself.
@@ -127,9 +128,9 @@ impl Worker {
 
     fn see_batch(&self, groups: &[Group]) -> Result<Vec<Media>, Error> {
         let media = caught(|| {
-            let pixels: Vec<_> = groups.iter().map(|group| &group.pixels).collect();
+            let pictures: Vec<_> = groups.iter().map(|group| &group.picture).collect();
             let keys: Vec<_> = groups.iter().map(|group| group.key).collect();
-            let mut media = self.vita.see_keyed(&Tensor::cat(&pixels, 0)?, &keys)?;
+            let mut media = self.vita.see_keyed(&Prepared::cat(&pictures)?, &keys)?;
             for medium in &mut media {
                 // of its own, or one frame would keep all of its batch in memory
                 medium.vectors = medium.vectors.force_contiguous()?;
@@ -165,7 +166,7 @@ impl Worker {
     }
 }
 
-fn only(media: Vec<Media>) -> Result<Media, Error> {
+fn only<T>(media: Vec<T>) -> Result<T, Error> {
     let none = || vita_model::Error::Input("the vision part gave no medium for a frame".into());
     media.into_iter().next().ok_or_else(|| none().into())
 }

@@ -4,6 +4,7 @@
 //! a block's step, and they were trained beside exactly these blocks. They stay tensors of their own, which the
 //! model computes beside its matrices.
 
+mod detector;
 mod language;
 mod whisper;
 
@@ -29,6 +30,14 @@ const EARS_FILE: &str = "ears.safetensors";
 const EARS_TOKENIZER_FILE: &str = "ears-tokenizer.json";
 const EYES_FILE: &str = "eyes.safetensors";
 const CLASSES_FILE: &str = "classes.txt";
+const DETECTOR_FILE: &str = "detector.safetensors";
+const OBJECTS_FILE: &str = "objects.txt";
+
+/// From which probability on people are counted and things are named: chosen by looking at what is found in street
+/// scenes and photos (docs/models.md).
+const PERSON_PERCENT: u32 = 35;
+const SMALL_PERSON_PERCENT: u32 = 42;
+const THING_PERCENT: u32 = 45;
 
 /// Sizes of the connectors that are trained for vita-nano.
 pub fn audio_connector() -> TranscriptConfig {
@@ -55,6 +64,17 @@ pub struct Bases {
     pub ears: PathBuf,
     /// EfficientNet-Lite0, a state dictionary of torch.
     pub eyes: PathBuf,
+    /// SSD-MobileNetV2 for pictures of 300², a model of TensorFlow Lite.
+    pub detector: PathBuf,
+}
+
+/// Names of what the eyes know, a line each, in the order of their networks.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels<'a> {
+    /// Of the classifier.
+    pub classes: &'a str,
+    /// Of the detector.
+    pub objects: &'a str,
 }
 
 impl Bases {
@@ -64,14 +84,15 @@ impl Bases {
             language: models.join("SmolLM2-135M-Instruct.Q4_1.gguf"),
             ears: models.join("whisper-tiny.en"),
             eyes: models.join("efficientnet-lite0.pth"),
+            detector: models.join("ssd-mobilenetv2-oidv4.tflite"),
         }
     }
 
     /// All files.
     pub fn files(&self) -> Vec<PathBuf> {
         let ears = ["model.bin", "config.json", "tokenizer.json"].map(|name| self.ears.join(name));
-        let others = [self.language.clone(), self.eyes.clone()];
-        others.into_iter().chain(ears).collect()
+        let others = [&self.language, &self.eyes, &self.detector];
+        others.into_iter().cloned().chain(ears).collect()
     }
 
     /// Files that are not there.
@@ -103,14 +124,14 @@ struct Generation {
     suppress_ids_begin: Vec<u32>,
 }
 
-/// Fills the empty folder `out`. `classes` are the names of the eyes' classes, a line each.
+/// Fills the empty folder `out`.
 ///
 /// # Errors
 /// What the readers say of the bases, and [`Error::TensorShape`] or [`Error::UnknownTensor`] where `trained` does not fit.
 pub fn build(
     bases: &Bases,
     trained: &Shards,
-    classes: &str,
+    labels: Labels,
     out: &Path,
     mut progress: impl FnMut(Progress),
 ) -> Result<Report> {
@@ -135,7 +156,12 @@ pub fn build(
 
     at("eyes", 0.85);
     save(&out.join(EYES_FILE), &eyes(&bases.eyes)?)?;
-    write(&out.join(CLASSES_FILE), classes.as_bytes())?;
+    write(&out.join(CLASSES_FILE), labels.classes.as_bytes())?;
+    // the first class is that of nothing
+    let objects = 1 + labels.objects.lines().count();
+    let found = detector::read(&bases.detector, objects)?;
+    save(&out.join(DETECTOR_FILE), &found)?;
+    write(&out.join(OBJECTS_FILE), labels.objects.as_bytes())?;
 
     at("trained parts", 0.95);
     let hidden = gguf.lm_config().hidden_size;
@@ -262,6 +288,13 @@ weights = {{ file = "{EYES_FILE}" }}
 connector = {{ grid = {grid}, hidden = {visual_hidden} }}
 connector-weights = {{ file = "{TRAINED_FILE}", prefix = "vision" }}
 names = {{ file = "{CLASSES_FILE}" }}
+
+[vision.detector]
+weights = {{ file = "{DETECTOR_FILE}" }}
+labels = "{OBJECTS_FILE}"
+person-percent = {PERSON_PERCENT}
+small-person-percent = {SMALL_PERSON_PERCENT}
+thing-percent = {THING_PERCENT}
 
 [audio]
 encoder = "whisper"

@@ -107,6 +107,9 @@ impl Inspection {
             ) => files.extend([(EYES, weights), ("visual connector", connector_weights)]),
             None => {}
         }
+        if let Some(VisionPart::EfficientNetLite0 { detector, .. }) = &manifest.vision {
+            files.extend(detector.iter().map(|d| ("detector", &d.weights)));
+        }
         if let Some(AudioPart::Whisper {
             weights,
             connector_weights,

@@ -3,7 +3,7 @@
 use crate::audio::{DecoderConfig, WhisperConfig};
 use crate::connector::{PooledConfig, StackedConfig, TranscriptConfig};
 use crate::prompt::{StateNames, SystemTexts, Template};
-use crate::vision::NamesConfig;
+use crate::vision::{DetectorConfig, NamesConfig};
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,8 @@ pub enum VisionPart {
         /// Names of the classifier's best classes, in front of the connector's vectors. The classifier is
         /// `_fc` among `weights`.
         names: Option<NamesConfig>,
+        /// Finds people and things, and puts how many there are and where in front of the names.
+        detector: Option<DetectorConfig>,
     },
     /// With VITA's connector.
     #[serde(rename = "internvit")]
@@ -168,7 +170,10 @@ impl Manifest {
 impl VisionPart {
     fn validate(&self, path: &Path) -> Result<()> {
         let Self::EfficientNetLite0 {
-            connector, names, ..
+            connector,
+            names,
+            detector,
+            ..
         } = self
         else {
             return Ok(());
@@ -182,7 +187,10 @@ impl VisionPart {
             let found = connector.grid;
             return Err(Error::config(path, "connector.grid", "at most 16", found));
         }
-        names.as_ref().map_or(Ok(()), |names| names.validate(path))
+        if let Some(names) = names {
+            names.validate(path)?;
+        }
+        detector.as_ref().map_or(Ok(()), |part| part.validate(path))
     }
 }
 

@@ -12,6 +12,7 @@ mod inspect;
 pub mod manifest;
 mod pth;
 mod shards;
+mod tflite;
 mod train_yaml;
 mod training;
 
@@ -23,6 +24,7 @@ pub use gguf::{Gguf, GgufFile};
 pub use inspect::{Inspection, PRECISIONS, PartInfo};
 pub use pth::TorchFile;
 pub use shards::{Shards, TensorInfo};
+pub use tflite::{Fused, Operation, Operator, TfLite, Window};
 
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;

@@ -188,6 +188,7 @@ impl Linear {
             Activation::None => ys,
             Activation::Gelu => ys.gelu_erf()?,
             Activation::Relu => ys.relu()?,
+            Activation::Relu6 => ys.clamp(0f32, 6f32)?,
             Activation::Silu => ys.silu()?,
         })
     }

@@ -1,6 +1,6 @@
 //! From pictures to vectors in the language model's space.
 
-use super::{ClassNames, EfficientNetLite0, InternVit, Recognised};
+use super::{ClassNames, Detection, Detector, EfficientNetLite0, InternVit, Prepared, Recognised};
 use crate::connector::{MlpProjector, Part, PooledConnector, Words, join_parts, visual_tokens};
 use crate::image::{FrameFit, ImageProcessor, Tiling, TilingRule};
 use crate::nn::Probe;
@@ -19,7 +19,11 @@ pub enum VisionEncoder {
         network: EfficientNetLite0,
         connector: PooledConnector,
         /// Puts names in front of the connector's vectors.
-        names: Option<(ClassNames, Words)>,
+        names: Option<ClassNames>,
+        /// Puts what it finds in front of the names.
+        detector: Option<Detector>,
+        /// For names and finds.
+        words: Words,
     },
 }
 
@@ -28,7 +32,7 @@ pub enum VisionEncoder {
 pub struct Picture {
     /// `[tokens, hidden]`.
     pub vectors: Tensor,
-    /// Names of what was recognised, for eyes that name.
+    /// What was found and recognised, for eyes that name.
     pub names: Option<String>,
 }
 
@@ -39,7 +43,9 @@ pub struct Seen {
     pub map: Tensor,
     /// The likeliest classes, best first; none without a classifier.
     pub recognised: Vec<Recognised>,
-    /// The words for them.
+    /// What was found, the most probable first; nothing without a detector.
+    pub found: Vec<Detection>,
+    /// The words for both.
     pub names: Option<String>,
 }
 
@@ -55,31 +61,59 @@ pub struct Eyes {
 }
 
 impl Eyes {
-    /// A still picture as `[tiles, 3, side, side]`.
-    pub fn picture(&self, picture: &RgbImage) -> Result<Tensor> {
+    /// A still picture, as its tiles.
+    pub fn picture(&self, picture: &RgbImage) -> Result<Prepared> {
         let (width, height) = picture.dimensions();
         if width == 0 || height == 0 {
             return Err(Error::Input("the picture is empty".into()));
         }
         let tiling = Tiling::choose(width, height, self.processor.crop, self.tiling);
-        self.processor.batch(&tiling.cut(picture))
+        let tiles = tiling.cut(picture);
+        Ok(Prepared {
+            pixels: self.processor.batch(&tiles)?,
+            // eyes with a detector have one tile, which may lack the sides: the detector is shown all
+            for_detector: self.for_detector(std::slice::from_ref(picture))?,
+        })
     }
 
-    /// Video frames as `[frames, 3, side, side]`.
-    pub fn frames(&self, frames: &[RgbImage]) -> Result<Tensor> {
+    /// Video frames.
+    pub fn frames(&self, frames: &[RgbImage]) -> Result<Prepared> {
         let pixels = frames
             .iter()
             .map(|f| self.processor.frame(f, self.frame_fit));
-        Ok(Tensor::stack(&pixels.collect::<Result<Vec<_>>>()?, 0)?)
+        Ok(Prepared {
+            pixels: Tensor::stack(&pixels.collect::<Result<Vec<_>>>()?, 0)?,
+            for_detector: self.for_detector(frames)?,
+        })
     }
 
-    /// Prepared pixels `[n, 3, height, width]` → n pictures.
-    pub fn encode(&self, pixels: &Tensor) -> Result<Vec<Picture>> {
+    fn for_detector(&self, pictures: &[RgbImage]) -> Result<Option<Tensor>> {
+        let Some(detector) = self.detector() else {
+            return Ok(None);
+        };
+        let pixels = pictures.iter().map(|picture| detector.pixels(picture));
+        Ok(Some(Tensor::stack(
+            &pixels.collect::<Result<Vec<_>>>()?,
+            0,
+        )?))
+    }
+
+    /// What finds things in pictures, where these eyes have it.
+    pub fn detector(&self) -> Option<&Detector> {
+        match &self.encoder {
+            VisionEncoder::EfficientNet { detector, .. } => detector.as_ref(),
+            VisionEncoder::InternVit { .. } => None,
+        }
+    }
+
+    /// n prepared pictures → n pictures.
+    pub fn encode(&self, prepared: &Prepared) -> Result<Vec<Picture>> {
         let VisionEncoder::InternVit { tower, projector } = &self.encoder else {
-            let seen = self.look(pixels)?;
+            let seen = self.look(prepared)?;
             return seen.iter().map(|seen| self.picture_of(seen)).collect();
         };
-        let features = tower.forward(&self.placed(pixels)?, &mut Probe::none())?;
+        let pixels = self.placed(&prepared.pixels)?;
+        let features = tower.forward(&pixels, &mut Probe::none())?;
         let tokens = projector.forward(&visual_tokens(&features)?)?;
         let picture = |i| {
             Ok(Picture {
@@ -94,48 +128,64 @@ impl Eyes {
     ///
     /// # Errors
     /// Where the eyes have no such part.
-    pub fn look(&self, pixels: &Tensor) -> Result<Vec<Seen>> {
-        let VisionEncoder::EfficientNet { network, names, .. } = &self.encoder else {
+    pub fn look(&self, prepared: &Prepared) -> Result<Vec<Seen>> {
+        let VisionEncoder::EfficientNet {
+            network,
+            names,
+            detector,
+            ..
+        } = &self.encoder
+        else {
             return Err(Error::Input("this model's eyes have no feature map".into()));
         };
-        let maps = network.forward(&self.placed(pixels)?)?;
+        let maps = network.forward(&self.placed(&prepared.pixels)?)?;
+        let count = maps.dim(0)?;
         let recognised = match names {
-            Some((names, _)) => names.recognise(&maps)?,
-            None => vec![Vec::new(); maps.dim(0)?],
+            Some(names) => names.recognise(&maps)?,
+            None => vec![Vec::new(); count],
         };
-        let seen = recognised.into_iter().enumerate().map(|(i, recognised)| {
+        let found = match (detector, &prepared.for_detector) {
+            (Some(detector), Some(pixels)) => detector.detect(&self.placed(pixels)?)?,
+            (None, _) => vec![Vec::new(); count],
+            (Some(_), None) => {
+                let reason = "the pictures were prepared for eyes without a detector";
+                return Err(Error::Input(reason.into()));
+            }
+        };
+        let pictures = recognised.into_iter().zip(found).enumerate();
+        let seen = pictures.map(|(i, (recognised, found))| {
+            let finds = detector.as_ref().map(|detector| detector.words(&found));
+            let names = names.as_ref().map(|names| names.words(&recognised));
             Ok(Seen {
                 map: maps.get(i)?,
-                names: names.as_ref().map(|(names, _)| names.words(&recognised)),
+                names: both(finds, names),
                 recognised,
+                found,
             })
         });
         seen.collect()
     }
 
-    /// A picture in the order in which the language model is given it: names, then the connector's vectors.
+    /// A picture in the order in which the language model is given it: words, then the connector's vectors.
     pub fn parts(&self, seen: &Seen) -> Result<[Part; 2]> {
         let VisionEncoder::EfficientNet {
-            connector, names, ..
+            connector, words, ..
         } = &self.encoder
         else {
             return Err(Error::Input("this model's eyes have no feature map".into()));
         };
         let vectors = connector.forward(&seen.map.unsqueeze(0)?)?.get(0)?;
-        let ids = match (names, &seen.names) {
-            (Some((_, words)), Some(text)) => words.ids(text)?,
-            _ => Vec::new(),
-        };
+        let ids = seen.names.as_ref().map(|text| words.ids(text));
+        let ids = ids.transpose()?.unwrap_or_default();
         Ok([Part::Ids(ids), Part::Vectors(vectors)])
     }
 
     fn picture_of(&self, seen: &Seen) -> Result<Picture> {
         let embed = |ids: &[u32]| match &self.encoder {
-            VisionEncoder::EfficientNet {
-                names: Some((_, words)),
-                ..
-            } => words.embed(ids),
-            _ => Err(Error::Input("this model's eyes have no words".into())),
+            VisionEncoder::EfficientNet { words, .. } => words.embed(ids),
+            VisionEncoder::InternVit { .. } => {
+                Err(Error::Input("this model's eyes have no words".into()))
+            }
         };
         Ok(Picture {
             vectors: join_parts(&self.parts(seen)?, embed)?,
@@ -145,5 +195,14 @@ impl Eyes {
 
     fn placed(&self, pixels: &Tensor) -> Result<Tensor> {
         Ok(pixels.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+}
+
+/// What was found, then what was recognised: "1 person left; cup middle. espresso, cup?".
+fn both(finds: Option<String>, names: Option<String>) -> Option<String> {
+    match (finds, names) {
+        (Some(finds), Some(names)) if !names.is_empty() => Some(format!("{finds}. {names}")),
+        (Some(finds), _) => Some(finds),
+        (None, names) => names,
     }
 }

@@ -1,12 +1,18 @@
 //! Vision towers: pixels to features on a grid.
 
+pub(crate) mod conv;
+pub mod detector;
 pub mod efficientnet;
 mod eyes;
 pub mod internvit;
 mod names;
 mod position;
+mod prepared;
+mod residual;
 
+pub use detector::{Detection, Detector, DetectorConfig};
 pub use efficientnet::EfficientNetLite0;
 pub use eyes::{Eyes, Picture, Seen, VisionEncoder};
 pub use internvit::{InternVit, InternVitConfig};
 pub use names::{ClassNames, NamesConfig, Recognised};
+pub use prepared::Prepared;

@@ -18,11 +18,12 @@ use crate::lm::{LanguageModel, LmConfig, Updates};
 use crate::nn::{Source, Variables, Watched, Weights};
 use crate::prompt::{Template, Tokenizer};
 use crate::vision::{
-    ClassNames, EfficientNetLite0, Eyes, InternVit, InternVitConfig, VisionEncoder, efficientnet,
+    ClassNames, Detector, EfficientNetLite0, Eyes, InternVit, InternVitConfig, VisionEncoder,
+    efficientnet,
 };
 use crate::{Error, Result};
 use candle_core::{DType, Device};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tensors that carry this prefix and are unknown belong to later models of the family.
@@ -246,6 +247,13 @@ fn part_weights(folder: &Path, file: &File, options: &LoadOptions) -> Result<Wei
     })
 }
 
+/// A text of the folder, and where it is.
+fn part_text(folder: &Path, name: &str) -> Result<(PathBuf, String)> {
+    let path = manifest::inside(folder, name)?;
+    let text = String::from_utf8_lossy(&crate::error::read_file(&path)?).into_owned();
+    Ok((path, text))
+}
+
 fn manifest_eyes(
     folder: &Path,
     part: &VisionPart,
@@ -263,20 +271,26 @@ fn manifest_eyes(
             connector,
             connector_weights,
             names,
+            detector,
         } => {
             let w = part_weights(folder, weights, options)?;
             let w_connector = part_weights(folder, connector_weights, options)?;
             let inputs = efficientnet::FEATURES;
             let names = names.as_ref().map(|names| -> Result<_> {
-                let path = manifest::inside(folder, &names.file)?;
-                let text = String::from_utf8_lossy(&crate::error::read_file(&path)?).into_owned();
-                let names = ClassNames::new(names, (&path, &text), inputs, &w.pp("_fc"))?;
-                Ok((names, words.clone()))
+                let (path, text) = part_text(folder, &names.file)?;
+                ClassNames::new(names, (&path, &text), inputs, &w.pp("_fc"))
+            });
+            let detector = detector.as_ref().map(|detector| -> Result<_> {
+                let (path, text) = part_text(folder, &detector.labels)?;
+                let w = part_weights(folder, &detector.weights, options)?;
+                Detector::new(detector, (&path, &text), &w)
             });
             let encoder = VisionEncoder::EfficientNet {
                 network: EfficientNetLite0::new(&w)?,
                 connector: PooledConnector::new(connector, inputs, hidden, &w_connector)?,
                 names: names.transpose()?,
+                detector: detector.transpose()?,
+                words: words.clone(),
             };
             let (mean, std) = (efficientnet::MEAN, efficientnet::STD);
             let processor = ImageProcessor::new(efficientnet::PICTURE_SIDE as u32, mean, std)

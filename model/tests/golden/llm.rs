@@ -180,7 +180,10 @@ fn recorded_prompt(
         .flatten_all()?
         .to_vec1::<i64>()?;
     let mut images = match ids.contains(&IMAGE) {
-        true => vita.see_pixels(&recorded_pixels(folder, record["images_source"].as_str()))?,
+        true => {
+            let pixels = recorded_pixels(folder, record["images_source"].as_str());
+            vita.see_pixels(&pixels.into())?
+        }
         false => Vec::new(),
     }
     .into_iter();

@@ -37,7 +37,7 @@ impl Batch<'_> {
     /// inserted with its padding.
     fn embeddings(&self, vita: &Vita) -> (Tensor, Vec<usize>) {
         let mut pictures = match self.get("images") {
-            Some(pixels) => vita.eyes().unwrap().encode(&pixels).unwrap(),
+            Some(pixels) => vita.eyes().unwrap().encode(&pixels.into()).unwrap(),
             None => Vec::new(),
         };
         let mut sounds = self.sounds(vita);

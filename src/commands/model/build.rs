@@ -10,14 +10,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vita_engine::models;
-use vita_model::build::{self, Bases};
+use vita_model::build::{self, Bases, Labels};
 use vita_model::checkpoint::Shards;
 
 /// What was trained for vita-nano, part of the program so that an installed one has it.
 const TRAINED: &[u8] = include_bytes!("../../../models/nano/trained.safetensors");
 
-/// Names of the classes that the eyes recognise.
-const CLASSES: &str = include_str!("../../../models/nano/classes.txt");
+/// Names of what the eyes know.
+const LABELS: Labels = Labels {
+    classes: include_str!("../../../models/nano/classes.txt"),
+    objects: include_str!("../../../models/nano/objects.txt"),
+};
 
 const NOTICE: &str = include_str!("../../../models/nano/NOTICE");
 
@@ -77,7 +80,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let trained = Shards::from_bytes(&trained_path, trained)?;
     let report = in_place(&out, |folder| {
         let report =
-            with_progress(|progress| build::build(&bases, &trained, CLASSES, folder, progress))?;
+            with_progress(|progress| build::build(&bases, &trained, LABELS, folder, progress))?;
         fs::write(folder.join("NOTICE"), NOTICE)?;
         fs::write(folder.join(STAMP_FILE), serde_json::to_vec_pretty(&stamp)?)?;
         Ok(report)
@@ -115,7 +118,11 @@ fn stamp(bases: &Bases, trained: &[u8]) -> anyhow::Result<Stamp> {
         ),
         (
             "classes".to_owned(),
-            hex(Sha256::digest(CLASSES).as_slice()),
+            hex(Sha256::digest(LABELS.classes).as_slice()),
+        ),
+        (
+            "objects".to_owned(),
+            hex(Sha256::digest(LABELS.objects).as_slice()),
         ),
     ]);
     for path in bases.files() {
