@@ -264,8 +264,14 @@ fn a_person_is_counted_and_placed() {
     assert_ne!(seen[0].key, seen[1].key);
 }
 
+/// Nanoseconds that this thread has computed: others on the machine do not count.
+fn computed() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
 #[test]
-#[ignore = "prints how long a picture takes"]
+#[ignore = "prints how long a picture takes on one thread"]
 fn time_of_a_picture() {
     let eyes = nano().eyes().unwrap();
     let prepared = eyes.frames(&[photo("astronaut")]).unwrap();
@@ -274,18 +280,22 @@ fn time_of_a_picture() {
     let median = |work: &dyn Fn()| {
         let mut times: Vec<_> = (0..30)
             .map(|_| {
-                let began = std::time::Instant::now();
+                let began = computed();
                 work();
-                began.elapsed()
+                (computed() - began) as f64 / 1e6
             })
             .collect();
-        times.sort();
+        times.sort_by(f64::total_cmp);
         times[times.len() / 2]
     };
-    let prepare = median(&|| drop(eyes.frames(&[photo("astronaut")]).unwrap()));
+    let frame = image::RgbImage::from_fn(1280, 720, |x, y| image::Rgb([x as u8, y as u8, 90]));
+    let frame = [frame];
+    let prepare = median(&|| drop(eyes.frames(&frame).unwrap()));
     let detect = median(&|| drop(detector.detect(&pixels).unwrap()));
     let look = median(&|| drop(eyes.look(&prepared).unwrap()));
-    println!("decoded and prepared {prepare:.1?}, detector {detect:.1?}, all {look:.1?}");
+    println!(
+        "720p prepared {prepare:.1} ms, detector {detect:.1} ms, detector and encoder {look:.1} ms"
+    );
 }
 
 #[test]

@@ -16,12 +16,12 @@ pub enum VisionEncoder {
         projector: MlpProjector,
     },
     EfficientNet {
-        network: EfficientNetLite0,
+        network: Box<EfficientNetLite0>,
         connector: PooledConnector,
         /// Puts names in front of the connector's vectors.
         names: Option<ClassNames>,
         /// Puts what it finds in front of the names.
-        detector: Option<Detector>,
+        detector: Option<Box<Detector>>,
         /// For names and finds.
         words: Words,
     },
@@ -101,7 +101,7 @@ impl Eyes {
     /// What finds things in pictures, where these eyes have it.
     pub fn detector(&self) -> Option<&Detector> {
         match &self.encoder {
-            VisionEncoder::EfficientNet { detector, .. } => detector.as_ref(),
+            VisionEncoder::EfficientNet { detector, .. } => detector.as_deref(),
             VisionEncoder::InternVit { .. } => None,
         }
     }

@@ -283,10 +283,10 @@ fn manifest_eyes(
             let detector = detector.as_ref().map(|detector| -> Result<_> {
                 let (path, text) = part_text(folder, &detector.labels)?;
                 let w = part_weights(folder, &detector.weights, options)?;
-                Detector::new(detector, (&path, &text), &w)
+                Ok(Box::new(Detector::new(detector, (&path, &text), &w)?))
             });
             let encoder = VisionEncoder::EfficientNet {
-                network: EfficientNetLite0::new(&w)?,
+                network: Box::new(EfficientNetLite0::new(&w)?),
                 connector: PooledConnector::new(connector, inputs, hidden, &w_connector)?,
                 names: names.transpose()?,
                 detector: detector.transpose()?,
