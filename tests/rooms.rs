@@ -1,5 +1,7 @@
 //! `vita test` on each script of `tests/rooms`: what is expected is told, and the same media tell the same.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -11,7 +13,7 @@ fn scripts() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join("tests/rooms")).unwrap();
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    assert!(paths.len() >= 6, "{paths:?}");
+    assert!(paths.len() >= 10, "{paths:?}");
     paths
 }
 
@@ -22,6 +24,7 @@ fn vita_test(args: &[&str], path: &Path) -> Output {
 
 #[test]
 fn every_room_tells_what_is_expected_and_the_same_again() {
+    common::nano::build();
     for path in scripts() {
         let first = vita_test(&["--json"], &path);
         let said = String::from_utf8_lossy(&first.stderr);

@@ -63,6 +63,15 @@ fn difference(expected: &Expected, body: &Body) -> anyhow::Result<Option<String>
             "{kind}: expected at {wanted} s ± {tolerance} s, came at {found:.3} s"
         )));
     }
+    if let Some(says) = &expected.says {
+        let text = data["text"].as_str().unwrap_or_default();
+        if !text.to_lowercase().contains(&says.to_lowercase()) {
+            let kind = &expected.kind;
+            return Ok(Some(format!(
+                "{kind}: expected {says:?} in its text, came {text:?}"
+            )));
+        }
+    }
     let wanted = serde_json::to_value(&expected.data)?;
     Ok(missing(&wanted, &data, &expected.kind))
 }
@@ -152,6 +161,10 @@ mod tests {
         assert_differences(
             &other,
             &["message 1: interrupted: expected at 1 s ± 0.25 s, came at 1.500 s"],
+        );
+        assert_differences(
+            &format!("{interrupted}{reset}says = \"Paris\"\n"),
+            &["message 2: reset: expected \"Paris\" in its text, came \"\""],
         );
         let other = interrupted.replace("id = 2", "id = 3") + reset;
         assert_differences(

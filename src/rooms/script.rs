@@ -100,6 +100,8 @@ pub struct Expected {
     pub at_secs: Option<f64>,
     #[serde(default = "default_tolerance_secs")]
     pub tolerance_secs: f64,
+    /// What an answer's text has in it, in whatever case.
+    pub says: Option<String>,
     /// Fields of its `data`, in any number.
     #[serde(default)]
     pub data: toml::Table,

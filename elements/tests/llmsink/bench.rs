@@ -71,7 +71,6 @@ pub struct Bench {
 impl Bench {
     /// `sources`: which there are; `settings`: properties of the sink as in a launch line.
     pub fn new(sources: &[&str], settings: &str) -> Self {
-        init();
         let mut launch = format!(
             "vitallmsink name=sink model={} {settings} ",
             checkpoint().display()
@@ -79,7 +78,13 @@ impl Bench {
         for source in sources {
             launch += &format!("appsrc name={source} format=time max-bytes=0 ! sink.{source}_0 ");
         }
-        let pipeline = gst::parse::launch(&launch).unwrap();
+        Self::of(&launch)
+    }
+
+    /// A pipeline with a sink called `sink`.
+    pub fn of(launch: &str) -> Self {
+        init();
+        let pipeline = gst::parse::launch(launch).unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
         Self {
             sink: pipeline.by_name("sink").unwrap(),

@@ -2,6 +2,7 @@
 
 mod bench;
 mod dialogue;
+mod media;
 mod nats;
 mod states;
 mod time;
