@@ -70,6 +70,7 @@ fn write_parts(file: &Path) -> CandleResult<()> {
     let pooled = PooledConfig {
         grid: 4,
         hidden: 24,
+        slots: 0,
     };
     PooledConnector::new(
         &pooled,

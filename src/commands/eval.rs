@@ -1,9 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use vita_engine::models;
 use vita_model::{LoadOptions, Vita};
+use vita_training::data::ITEMS_FILE;
+use vita_training::data::pictures::PICTURES_FILE;
 use vita_training::eval::{self, Options};
 
 use super::progress;
@@ -14,9 +16,9 @@ pub struct Args {
     /// The model: a folder, or a name in the cache
     model: String,
 
-    /// The items to measure with, of which only the split test is used [default: those of nano's data in the cache]
+    /// The items to measure with, of which only the split test is used; may be given several times [default: those of nano's data in the cache]
     #[arg(long, value_name = "FILE")]
-    items: Option<PathBuf>,
+    items: Vec<PathBuf>,
 
     /// At most so many items a row, drawn by the seed
     #[arg(long, value_name = "N")]
@@ -45,10 +47,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .into_owned();
     let base = cache.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
     let options = Options {
-        items: args
-            .items
-            .clone()
-            .unwrap_or_else(|| cache.join("training/nano/items.jsonl")),
+        items: match args.items.is_empty() {
+            true => nanos_items(&cache.join("training/nano")),
+            false => args.items.clone(),
+        },
         base: base.is_file().then_some(base),
         limit: args.limit,
         seed: args.seed,
@@ -70,4 +72,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Those with pictures may not have been made.
+fn nanos_items(folder: &Path) -> Vec<PathBuf> {
+    let pictures = folder.join(PICTURES_FILE);
+    let pictures = Some(pictures).filter(|file| file.is_file());
+    [folder.join(ITEMS_FILE)].into_iter().chain(pictures).collect()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use vita_engine::models;
-use vita_training::{Places, Recipe, Stage, data, features, instruct};
+use vita_training::{Places, Recipe, Stage, align, data, features, instruct};
 
 use super::progress;
 
@@ -14,7 +14,7 @@ pub struct Args {
     /// The recipe, a TOML
     recipe: PathBuf,
 
-    /// Only this stage: data, features or instruct
+    /// Only this stage: data, pictures, features, align-vision or instruct
     #[arg(long, value_parser = stage)]
     stage: Option<Stage>,
 
@@ -37,7 +37,7 @@ pub struct Args {
 
 fn stage(name: &str) -> Result<Stage, String> {
     let known = Stage::ALL.into_iter().find(|stage| stage.name() == name);
-    known.ok_or_else(|| "expected data, features or instruct".into())
+    known.ok_or_else(|| "expected data, pictures, features, align-vision or instruct".into())
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -74,6 +74,7 @@ fn run_stage(
 ) -> anyhow::Result<()> {
     match stage {
         Stage::Data => make_data(recipe, places),
+        Stage::Pictures => make_pictures(recipe, places),
         Stage::Features => {
             let progress = true;
             let options = features::Options {
@@ -83,6 +84,21 @@ fn run_stage(
             let summary = features::run(recipe, places, &options)?;
             let (before, now, missing) = (summary.before, summary.now, summary.missing);
             println!("features: {now} files, {before} of them from earlier; {missing} missing");
+            Ok(())
+        }
+        Stage::AlignVision => {
+            if recipe.align_vision.is_none() {
+                return Ok(());
+            }
+            let progress = true;
+            let options = align::Options {
+                stop_after,
+                progress,
+            };
+            let summary = align::run(recipe, places, &options)?;
+            println!("align-vision: {} updates", summary.updates);
+            println!("nearest word right: {}", align::shown(&summary.measures));
+            println!("aligned weights: {}", summary.file.display());
             Ok(())
         }
         Stage::Instruct => {
@@ -127,6 +143,28 @@ fn make_data(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
             "{} clips could not be made; the first: {reason}",
             summary.failed
         );
+    }
+    Ok(())
+}
+
+fn make_pictures(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
+    let Some(config) = &recipe.data else {
+        return Ok(());
+    };
+    let bar = progress::steps()?;
+    let made = data::pictures::make(config, &places.cache, &places.folder, &|progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(progress.what);
+    });
+    bar.finish_and_clear();
+    let summary = made?;
+    for ((split, group), count) in &summary.items {
+        println!("{split:6} {group:16} {count:6}");
+    }
+    println!("pictures: {}", summary.pictures);
+    for note in &summary.notes {
+        println!("note: {note}");
     }
     Ok(())
 }

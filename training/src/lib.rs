@@ -3,6 +3,7 @@
 //! A [`Recipe`] is one TOML. Its stages run one after the other; each keeps what it has done under
 //! `<cache>/training/<recipe>/<stage>` and takes up its work from there, however it ended.
 
+pub mod align;
 mod curve;
 pub mod data;
 mod error;

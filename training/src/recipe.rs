@@ -1,5 +1,6 @@
 //! The recipe: one TOML with everything that a training run depends on.
 
+use crate::align::AlignVisionStage;
 use crate::data::DataConfig;
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -23,6 +24,8 @@ pub struct Recipe {
     pub system: BTreeMap<crate::System, String>,
     /// The stage `data`, which makes the items; without it they are there.
     pub data: Option<DataConfig>,
+    /// The stage `align-vision`; without it the connector begins with what the model has.
+    pub align_vision: Option<AlignVisionStage>,
     pub instruct: Option<InstructStage>,
 }
 
@@ -143,17 +146,27 @@ fn validate_items() -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     Data,
+    Pictures,
     Features,
+    AlignVision,
     Instruct,
 }
 
 impl Stage {
-    pub const ALL: [Self; 3] = [Self::Data, Self::Features, Self::Instruct];
+    pub const ALL: [Self; 5] = [
+        Self::Data,
+        Self::Pictures,
+        Self::Features,
+        Self::AlignVision,
+        Self::Instruct,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Data => "data",
+            Self::Pictures => "pictures",
             Self::Features => "features",
+            Self::AlignVision => "align-vision",
             Self::Instruct => "instruct",
         }
     }

@@ -50,8 +50,9 @@ pub fn audio_connector() -> TranscriptConfig {
 
 pub fn visual_connector() -> PooledConfig {
     PooledConfig {
-        grid: 4,
+        grid: 3,
         hidden: 768,
+        slots: 8,
     }
 }
 
@@ -217,10 +218,15 @@ fn trained_parts(
     let audio = TranscriptConnector::initial(&audio_connector(), ears_width, hidden)?;
     let inputs = efficientnet::FEATURES;
     let vision = PooledConnector::initial(&visual_connector(), inputs, hidden)?;
+    // what was trained before there were slots lacks them
+    let (slots, vision) = vision
+        .into_iter()
+        .partition(|(name, _)| name.starts_with("slots."));
     let parts = [
         ("state tokens and markers", "", rows),
         ("audio connector", "audio.", audio),
         ("visual connector", "vision.", vision),
+        ("visual connector's slots", "vision.", slots),
     ];
     let mut tensors = HashMap::new();
     let mut untrained = Vec::new();
@@ -285,7 +291,7 @@ added-rows = {{ file = "{TRAINED_FILE}" }}
 [vision]
 encoder = "efficientnet-lite0"
 weights = {{ file = "{EYES_FILE}" }}
-connector = {{ grid = {grid}, hidden = {visual_hidden} }}
+connector = {{ grid = {grid}, hidden = {visual_hidden}, slots = {slots} }}
 connector-weights = {{ file = "{TRAINED_FILE}", prefix = "vision" }}
 names = {{ file = "{CLASSES_FILE}" }}
 
@@ -336,6 +342,7 @@ stop = ["<|im_end|>"]
 "#,
         grid = vision.grid,
         visual_hidden = vision.hidden,
+        slots = vision.slots,
         pooled = audio.pooled,
         audio_hidden = audio.hidden,
         markers = audio.markers,

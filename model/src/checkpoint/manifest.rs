@@ -187,6 +187,10 @@ impl VisionPart {
             let found = connector.grid;
             return Err(Error::config(path, "connector.grid", "at most 16", found));
         }
+        if connector.slots > 64 {
+            let found = connector.slots;
+            return Err(Error::config(path, "connector.slots", "at most 64", found));
+        }
         if let Some(names) = names {
             names.validate(path)?;
         }

@@ -1,6 +1,7 @@
 //! From a tower's features to the language model's embeddings.
 
 mod pooled;
+mod slots;
 mod stacked;
 mod transcript;
 mod visual;

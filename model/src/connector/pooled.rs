@@ -1,6 +1,7 @@
-//! Connector for convolutional vision encoders: the feature map, pooled to a small grid, through an MLP.
+//! Connector for convolutional vision encoders: the feature map, pooled to a small grid, through an MLP, and behind it
+//! vectors that each tell one thing of the whole picture.
 
-use super::Start;
+use super::{Start, slots::Slots};
 use crate::Result;
 use crate::nn::{LayerNorm, Linear, Weights};
 use candle_core::{Device, Tensor};
@@ -12,29 +13,45 @@ const NORM_EPS: f64 = 1e-5;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PooledConfig {
-    /// Side of the grid: its square is the number of vectors per picture.
+    /// Side of the grid: its square is the number of vectors that stand for a part of the picture.
     pub grid: usize,
     /// Width between the two linear layers.
     pub hidden: usize,
+    /// Vectors behind them, each of which tells one thing of the whole picture; with them, those of the grid
+    /// know their places.
+    #[serde(default)]
+    pub slots: usize,
 }
 
-/// Adaptive average pooling → LayerNorm → Linear → GELU → Linear.
+impl PooledConfig {
+    /// Vectors of a picture.
+    pub fn vectors(&self) -> usize {
+        self.grid * self.grid + self.slots
+    }
+}
+
+/// Adaptive average pooling → LayerNorm → Linear → GELU → Linear; see [`Slots`] for the vectors behind.
 #[derive(Debug, Clone)]
 pub struct PooledConnector {
     norm: LayerNorm,
     fc1: Linear,
     fc2: Linear,
     grid: usize,
+    slots: Option<Slots>,
 }
 
 impl PooledConnector {
-    /// Names: `norm`, `fc1`, `fc2`.
+    /// Names: `norm`, `fc1`, `fc2`, `slots`.
     pub fn new(config: &PooledConfig, inputs: usize, outputs: usize, w: &Weights) -> Result<Self> {
         Ok(Self {
             norm: LayerNorm::new(inputs, NORM_EPS, &w.pp("norm"))?,
             fc1: Linear::new(inputs, config.hidden, &w.pp("fc1"))?,
             fc2: Linear::new(config.hidden, outputs, &w.pp("fc2"))?,
             grid: config.grid,
+            slots: match config.slots {
+                0 => None,
+                slots => Some(Slots::new(slots, config.hidden, outputs, &w.pp("slots"))?),
+            },
         })
     }
 
@@ -45,17 +62,23 @@ impl PooledConnector {
         outputs: usize,
     ) -> Result<HashMap<String, Tensor>> {
         let hidden = config.hidden;
-        super::initial(&[
+        let mut tensors = super::initial(&[
             ("norm.weight", &[inputs], Start::Ones),
             ("norm.bias", &[inputs], Start::Zeros),
             ("fc1.weight", &[hidden, inputs], Start::Random),
             ("fc1.bias", &[hidden], Start::Zeros),
             ("fc2.weight", &[outputs, hidden], Start::Zeros),
             ("fc2.bias", &[outputs], Start::Zeros),
-        ])
+        ])?;
+        if config.slots > 0 {
+            let slots = Slots::initial(config.slots, hidden, outputs)?;
+            let named = |(name, tensor)| (format!("slots.{name}"), tensor);
+            tensors.extend(slots.into_iter().map(named));
+        }
+        Ok(tensors)
     }
 
-    /// `[n, rows, columns, inputs]` → `[n, grid², outputs]`.
+    /// `[n, rows, columns, inputs]` → `[n, grid² + slots, outputs]`.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let (n, rows, columns, channels) = features.dims4()?;
         let pool = pooling(rows, columns, self.grid)?.to_dtype(features.dtype())?;
@@ -63,8 +86,21 @@ impl PooledConnector {
         let pooled = pool
             .to_device(features.device())?
             .broadcast_matmul(&cells)?;
-        let inner = self.fc1.forward(&self.norm.forward(&pooled)?)?.gelu_erf()?;
-        self.fc2.forward(&inner)
+        let inner = self.inner(&pooled)?;
+        let Some(slots) = &self.slots else {
+            return self.fc2.forward(&inner);
+        };
+        let inner = slots.placed(&inner, self.grid, self.grid)?;
+        let whole = slots.placed(&self.inner(&cells)?, rows, columns)?;
+        Ok(Tensor::cat(
+            &[self.fc2.forward(&inner)?, slots.forward(&whole)?],
+            1,
+        )?)
+    }
+
+    /// `[n, places, inputs]` → `[n, places, hidden]`.
+    fn inner(&self, places: &Tensor) -> Result<Tensor> {
+        Ok(self.fc1.forward(&self.norm.forward(places)?)?.gelu_erf()?)
     }
 }
 
@@ -88,6 +124,7 @@ fn pooling(rows: usize, columns: usize, grid: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::{RandomSource, TensorMap};
 
     #[test]
     fn every_mean_has_the_whole_weight_and_no_cell_is_left_out() {
@@ -100,5 +137,52 @@ mod tests {
         let first = pool.get(0).unwrap().to_vec1::<f32>().unwrap();
         let places: Vec<_> = (0..49).filter(|&i| first[i] > 0.0).collect();
         assert_eq!(places, [0, 1, 7, 8]);
+    }
+
+    fn connector(slots: usize, seed: u64) -> PooledConnector {
+        let config = PooledConfig {
+            grid: 3,
+            hidden: 16,
+            slots,
+        };
+        let w = Weights::f32(std::sync::Arc::new(RandomSource { seed }));
+        PooledConnector::new(&config, 12, 8, &w).unwrap()
+    }
+
+    fn map(seed: f32) -> Tensor {
+        let values = (0..7 * 7 * 12).map(|i| (i as f32 * seed).sin()).collect();
+        Tensor::from_vec(values, (1, 7, 7, 12), &Device::Cpu).unwrap()
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> f32 {
+        let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap();
+        difference.to_scalar().unwrap()
+    }
+
+    #[test]
+    fn slots_stand_behind_the_grid_and_see_where_things_are() {
+        assert_eq!(connector(0, 5).forward(&map(0.3)).unwrap().dims(), [1, 9, 8]);
+        let connector = connector(4, 5);
+        let straight = connector.forward(&map(0.3)).unwrap();
+        assert_eq!(straight.dims(), [1, 13, 8]);
+        let mirrored = map(0.3).flip(&[2]).unwrap();
+        let mirrored = connector.forward(&mirrored).unwrap();
+        let slots = |all: &Tensor| all.narrow(1, 9, 4).unwrap();
+        assert!(difference(&slots(&straight), &slots(&mirrored)) > 1e-4);
+    }
+
+    #[test]
+    fn an_untrained_connector_says_nothing() {
+        let config = PooledConfig {
+            grid: 3,
+            hidden: 16,
+            slots: 4,
+        };
+        let tensors = PooledConnector::initial(&config, 12, 8).unwrap();
+        let w = Weights::f32(std::sync::Arc::new(TensorMap(tensors)));
+        let connector = PooledConnector::new(&config, 12, 8, &w).unwrap();
+        let vectors = connector.forward(&map(0.7)).unwrap();
+        assert_eq!(vectors.dims(), [1, config.vectors(), 8]);
+        assert_eq!(difference(&vectors, &vectors.zeros_like().unwrap()), 0.0);
     }
 }

@@ -1,4 +1,5 @@
 use super::augment::Augment;
+use super::pictures::PicturesConfig;
 use serde::Deserialize;
 use std::path::PathBuf;
 
@@ -19,6 +20,8 @@ pub struct DataConfig {
     pub valid: Counts,
     /// Half of it in phrasings never trained on.
     pub test: Counts,
+    /// The stage `pictures`.
+    pub pictures: PicturesConfig,
 }
 
 /// Items of each kind.
@@ -37,8 +40,6 @@ pub struct Counts {
     pub simulated_prose: usize,
     pub typed_questions: usize,
     pub typed_chat: usize,
-    /// Composed scenes and photos with questions.
-    pub pictures: usize,
 }
 
 impl Default for DataConfig {
@@ -60,7 +61,6 @@ impl Default for DataConfig {
                 simulated_prose: 600,
                 typed_questions: 3_000,
                 typed_chat: 260,
-                pictures: 3_000,
             },
             valid: Counts {
                 spoken_questions: 80,
@@ -68,7 +68,6 @@ impl Default for DataConfig {
                 spoken_prose: 12,
                 sounds: 24,
                 typed_questions: 60,
-                pictures: 100,
                 ..Counts::default()
             },
             test: Counts {
@@ -78,9 +77,9 @@ impl Default for DataConfig {
                 sounds: 200,
                 typed_questions: 400,
                 typed_chat: 50,
-                pictures: 700,
                 ..Counts::default()
             },
+            pictures: PicturesConfig::default(),
         }
     }
 }

@@ -2,27 +2,29 @@
 
 use super::{Error, Result};
 use crate::Item;
+use serde::Serialize;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Name of the list of items in a data folder.
 pub const ITEMS_FILE: &str = "items.jsonl";
 
-/// Writes all items, in one step: a reader never meets half a list.
-pub(super) fn write_items(folder: &Path, items: &[Item]) -> Result<PathBuf> {
-    let (path, part) = (
-        folder.join(ITEMS_FILE),
-        folder.join(format!("{ITEMS_FILE}.part")),
-    );
+/// Writes all items.
+pub(super) fn write_items(folder: &Path, items: &[Item]) -> Result<()> {
+    write_lines(&folder.join(ITEMS_FILE), items)
+}
+
+/// Writes JSON lines, in one step: a reader never meets half a list.
+pub(super) fn write_lines(path: &Path, lines: &[impl Serialize]) -> Result<()> {
+    let part = path.with_extension("part");
     let write = || -> std::io::Result<()> {
         let mut file = std::io::BufWriter::new(std::fs::File::create(&part)?);
-        for item in items {
-            serde_json::to_writer(&mut file, item)?;
+        for line in lines {
+            serde_json::to_writer(&mut file, line)?;
             file.write_all(b"\n")?;
         }
         file.into_inner()?.sync_all()?;
-        std::fs::rename(&part, &path)
+        std::fs::rename(&part, path)
     };
-    write().map_err(Error::io(&path))?;
-    Ok(path)
+    write().map_err(Error::io(path))
 }

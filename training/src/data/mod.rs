@@ -11,6 +11,7 @@ mod corpus;
 mod error;
 mod items;
 mod number;
+pub mod pictures;
 mod plan;
 mod prose;
 mod rule;

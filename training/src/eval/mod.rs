@@ -28,8 +28,8 @@ const EXAMPLES: usize = 12;
 pub struct Options {
     /// How the model is called in the report.
     pub name: String,
-    /// The list of items.
-    pub items: PathBuf,
+    /// Lists of items.
+    pub items: Vec<PathBuf>,
     /// The set-up's folder, for recordings.
     pub cache: PathBuf,
     /// The base language model (GGUF), to compare free chat with.
@@ -46,7 +46,10 @@ pub struct Options {
 /// # Errors
 /// For items that can't be read and for what the model can't hear, see or hold.
 pub fn run(vita: Vita, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Report> {
-    let mut items = read_items(&options.items)?;
+    let mut items = Vec::new();
+    for file in &options.items {
+        items.extend(read_items(file)?);
+    }
     items.retain(|item| {
         item.split == Split::Test && (item.audio.is_some() || item.kind == Kind::Text)
     });
@@ -122,8 +125,9 @@ fn belongs(item: &Item, key: &str) -> bool {
     let group = item.group.as_deref().unwrap_or_default();
     let human = ["librivox", "jfk", "cards", "naming"].contains(&group);
     let sound = SOUNDS.contains(&group) || group == "silence";
+    let blind = item.pictures.is_empty();
     let question = item.kind == Kind::Query && group == "question";
-    let talk = item.kind == Kind::Noise && !sound && !human;
+    let talk = item.kind == Kind::Noise && !sound && !human && blind;
     let unseen = item.phrasing == Some(Phrasing::Unseen);
     match key {
         "state" => unseen && (question || talk),
@@ -132,7 +136,8 @@ fn belongs(item: &Item, key: &str) -> bool {
         "people" => human,
         "spoken-seen" => question && !unseen,
         "spoken-unseen" => question && unseen,
-        "typed-state" => item.kind == Kind::Text && item.pictures.is_empty(),
+        "typed-state" => item.kind == Kind::Text && blind,
+        "shown-state" => group == "shown",
         "typed-answer" => group == "typed" && unseen,
         "wer-librivox" => group == "librivox",
         "wer-jfk" => group == "jfk",
@@ -164,7 +169,7 @@ fn row(
 
 fn is_right(key: &str, item: &Item, reply: &Reply) -> bool {
     match key {
-        "state" | "typed-state" => reply.state() == item.kind,
+        "state" | "typed-state" | "shown-state" => reply.state() == item.kind,
         "sounds" | "talk" | "people" => reply.state() == Kind::Noise,
         _ => reply.is_addressed() && answer_is_right(item, &reply.text),
     }
@@ -246,7 +251,8 @@ fn chat(
     if chosen.is_empty() {
         return Ok(None);
     }
-    let folder = options.items.parent().unwrap_or(std::path::Path::new("."));
+    let folder = options.items.first().and_then(|file| file.parent());
+    let folder = folder.unwrap_or(std::path::Path::new("."));
     let base = Subject {
         vita: crate::data::base_model(base, folder).map_err(|e| Error::Input(e.to_string()))?,
         has_states: false,

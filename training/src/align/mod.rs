@@ -1,0 +1,378 @@
+//! The stage `align-vision`: the visual connector alone learns to say words.
+//!
+//! The language model is not run: each vector is compared with the model's own embeddings of the words that it might
+//! say, and drawn towards the right ones. That costs a hundredth of learning the same through the language model,
+//! which then only has to read.
+
+mod target;
+
+use crate::data::pictures::{Scene, read_scenes};
+use crate::features::{Found, Index};
+use crate::instruct::{Checkpoint, Progress};
+use crate::sampler::{Draws, generator};
+use crate::{Error, Places, Recipe, Result, Split, Stage};
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::ops::log_softmax;
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use target::{Role, SLOTS, Targets, Vocabulary};
+use vita_model::build::visual_connector;
+use vita_model::connector::PooledConnector;
+use vita_model::nn::{TensorMap, Variables, Weights};
+use vita_model::train::{AdamW, AdamWConfig, Gradients, Schedule};
+use vita_model::vision::efficientnet;
+use vita_model::{LoadOptions, Vita};
+
+/// Where the aligned weights are, in the stage's folder: names as in a model's trained parts.
+pub const ALIGNED_FILE: &str = "aligned.safetensors";
+const PREFIX: &str = "vision.";
+
+/// Cosines are multiplied by this before the softmax.
+const SHARPNESS: f64 = 20.0;
+/// How much the distance to the right words counts beside the choice among words.
+const DISTANCE: f64 = 0.5;
+/// Channels of the feature map that are left out in training, so that no picture is known by heart.
+const DROPPED: f64 = 0.1;
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+const MEASURE_UPDATES: u64 = 200;
+
+/// Section `[align-vision]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct AlignVisionStage {
+    pub updates: u64,
+    /// Pictures of an update.
+    pub batch: usize,
+    pub peak: f64,
+    pub weight_decay: f64,
+}
+
+impl Default for AlignVisionStage {
+    fn default() -> Self {
+        Self {
+            updates: 2_000,
+            batch: 32,
+            peak: 1.5e-3,
+            weight_decay: 0.02,
+        }
+    }
+}
+
+/// How far the stage is to go.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub stop_after: Option<Duration>,
+    pub progress: bool,
+}
+
+/// Right words by split and role, and what was asked.
+pub type Measures = BTreeMap<(Split, Role), (usize, usize)>;
+
+pub struct Summary {
+    pub updates: u64,
+    pub measures: Measures,
+    pub file: PathBuf,
+}
+
+/// A picture's map and what is known of it.
+struct Seen {
+    /// `[rows, columns, channels]`, f16.
+    map: Tensor,
+    scene: Scene,
+}
+
+/// The words that vectors are compared with.
+struct Words {
+    vocabulary: Vocabulary,
+    /// By role, `[words, hidden]`, around their mean.
+    centred: BTreeMap<Role, Tensor>,
+    /// `[1, hidden]`, of all words.
+    mean: Tensor,
+    /// Mean squared distance of a word from the mean.
+    variance: f64,
+}
+
+impl Words {
+    /// A word of several tokens is the mean of their embeddings.
+    fn new(vita: &Vita, vocabulary: Vocabulary) -> Result<Self> {
+        let mut own = BTreeMap::new();
+        for (&role, words) in &vocabulary.words {
+            let vectors = words.iter().map(|word| -> Result<Tensor> {
+                let ids = vita.tokenizer().encode_text(&format!(" {word}"))?;
+                Ok(vita.lm().embed(&ids)?.to_dtype(DType::F32)?.mean_keepdim(0)?)
+            });
+            own.insert(role, Tensor::cat(&vectors.collect::<Result<Vec<_>>>()?, 0)?);
+        }
+        let all = Tensor::cat(&own.values().collect::<Vec<_>>(), 0)?;
+        let mean = all.mean_keepdim(0)?;
+        let squares = all.broadcast_sub(&mean)?.sqr()?.sum(1)?.mean_all()?;
+        let centred = own
+            .iter()
+            .map(|(&role, vectors)| Ok((role, vectors.broadcast_sub(&mean)?)));
+        Ok(Self {
+            centred: centred.collect::<Result<_>>()?,
+            vocabulary,
+            mean,
+            variance: f64::from(squares.to_scalar::<f32>()?),
+        })
+    }
+
+    /// `[rows, words]`: how near rows are to the words of a role.
+    fn logits(&self, rows: &Tensor, role: Role) -> Result<Tensor> {
+        let unit = |x: &Tensor| -> Result<Tensor> {
+            let length = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
+            Ok(x.broadcast_div(&length)?)
+        };
+        let rows = unit(&rows.broadcast_sub(&self.mean)?)?;
+        Ok((rows.matmul(&unit(&self.centred[&role])?.t()?)? * SHARPNESS)?)
+    }
+}
+
+/// Learns. What it ends with is in [`ALIGNED_FILE`].
+pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
+    let Some(stage) = recipe.align_vision.clone() else {
+        return Err(Error::Input("the recipe has no section [align-vision]".into()));
+    };
+    let folder = places.stage(Stage::AlignVision);
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let seen = pictures(places)?;
+    let scenes: Vec<Scene> = seen.iter().map(|seen| seen.scene.clone()).collect();
+    let vita = Vita::load(&places.model, &LoadOptions::default())?;
+    let words = Words::new(&vita, Vocabulary::of(&scenes))?;
+    let hidden = vita.lm().config().hidden_size;
+    drop(vita);
+    let mut aligner = Aligner::new(&stage, recipe.seed, words, hidden)?;
+    let mut done = 0;
+    if let Some(checkpoint) = Checkpoint::newest(&folder)? {
+        done = checkpoint.progress.step;
+        aligner.optimiser.restore(&checkpoint.state, done)?;
+    }
+    let training: Vec<&Seen> = seen.iter().filter(|s| s.scene.split == Split::Train).collect();
+    if training.is_empty() {
+        return Err(Error::Input(
+            "no picture of the split train has features: run the stages pictures and features first".into(),
+        ));
+    }
+    let began = Instant::now();
+    let mut saved = Instant::now();
+    let bar = bar(options.progress, done, stage.updates);
+    let save = |aligner: &Aligner, step| {
+        let draws = Draws::default();
+        Checkpoint::save(&folder, Progress { step, draws }, &aligner.optimiser.state()?)
+    };
+    while done < stage.updates && options.stop_after.is_none_or(|limit| began.elapsed() < limit) {
+        let loss = aligner.update(&training, &stage, done)?;
+        done += 1;
+        bar.set_position(done);
+        bar.set_message(format!("loss {loss:.3}"));
+        if done.is_multiple_of(MEASURE_UPDATES) {
+            bar.println(shown(&aligner.measure(&seen, Split::Valid)?));
+        }
+        if saved.elapsed() >= SAVE_EVERY {
+            save(&aligner, done)?;
+            saved = Instant::now();
+        }
+    }
+    save(&aligner, done)?;
+    bar.finish_and_clear();
+    let file = folder.join(ALIGNED_FILE);
+    vita_model::train::save(&file, &aligner.tensors(), true)?;
+    let mut measures = aligner.measure(&seen, Split::Valid)?;
+    measures.extend(aligner.measure(&seen, Split::Test)?);
+    Ok(Summary {
+        updates: done,
+        measures,
+        file,
+    })
+}
+
+/// Pictures that have features and of which something is known.
+fn pictures(places: &Places) -> Result<Vec<Seen>> {
+    let scenes = read_scenes(&places.folder).map_err(|e| Error::Input(e.to_string()))?;
+    let mut maps = HashMap::new();
+    for found in Index::open(places)?.load()? {
+        if let Found::Picture(path, seen) = found {
+            maps.insert(path, seen.map.to_dtype(DType::F16)?);
+        }
+    }
+    let seen = scenes.into_iter().filter_map(|scene| {
+        let map = maps.get(&scene.picture)?.clone();
+        Some(Seen { map, scene })
+    });
+    Ok(seen.collect())
+}
+
+struct Aligner {
+    connector: PooledConnector,
+    optimiser: AdamW,
+    words: Words,
+    grid: usize,
+    seed: u64,
+}
+
+impl Aligner {
+    fn new(stage: &AlignVisionStage, seed: u64, words: Words, hidden: usize) -> Result<Self> {
+        let config = visual_connector();
+        let initial = PooledConnector::initial(&config, efficientnet::FEATURES, hidden)?;
+        let named = initial.into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t));
+        let variables = Arc::new(Variables::new(|_| true));
+        let source = variables.of(Arc::new(TensorMap(named.collect())));
+        let w = Weights::f32(source).for_training().pp(PREFIX.trim_end_matches('.'));
+        let connector = PooledConnector::new(&config, efficientnet::FEATURES, hidden, &w)?;
+        let adamw = AdamWConfig {
+            weight_decay: stage.weight_decay,
+            ..AdamWConfig::default()
+        };
+        Ok(Self {
+            connector,
+            optimiser: AdamW::new(adamw, variables.made()),
+            words,
+            grid: config.grid,
+            seed,
+        })
+    }
+
+    fn update(&mut self, training: &[&Seen], stage: &AlignVisionStage, step: u64) -> Result<f64> {
+        let passes = training.len().div_ceil(stage.batch) as u64;
+        let mut order: Vec<usize> = (0..training.len()).collect();
+        order.shuffle(&mut generator(self.seed, 20, step / passes));
+        let from = (step % passes) as usize * stage.batch;
+        let chosen = &order[from..(from + stage.batch).min(order.len())];
+        let mut rng = generator(self.seed, 21, step);
+        let mirrored: Vec<bool> = chosen.iter().map(|_| rng.random_bool(0.5)).collect();
+        let pictures: Vec<&Seen> = chosen.iter().map(|&i| training[i]).collect();
+        let maps = maps(&pictures, &mirrored)?;
+        let kept = (0..maps.dim(3)?).map(|_| match rng.random_bool(DROPPED) {
+            true => 0f32,
+            false => (1.0 / (1.0 - DROPPED)) as f32,
+        });
+        let kept = Tensor::from_iter(kept, &Device::Cpu)?;
+        let loss = self.loss(&maps.broadcast_mul(&kept)?, &pictures, &mirrored)?;
+        let mut gradients = Gradients::of(self.optimiser.variables(), &loss.backward()?)?;
+        gradients.clip(1.0);
+        let schedule = Schedule {
+            peak: stage.peak,
+            warm_up: 50,
+            updates: stage.updates,
+            floor: 0.02,
+        };
+        self.optimiser.update(&gradients, |_| schedule.rate(step))?;
+        Ok(f64::from(loss.to_scalar::<f32>()?))
+    }
+
+    /// The rows of a batch's vectors by role, and their targets.
+    fn asked(
+        &self,
+        pictures: &[&Seen],
+        mirrored: &[bool],
+    ) -> BTreeMap<Role, (Vec<u32>, Vec<Vec<(usize, f32)>>)> {
+        let cells = self.grid * self.grid;
+        let mut asked: BTreeMap<Role, (Vec<u32>, Vec<_>)> = BTreeMap::new();
+        for (i, (seen, &mirrored)) in pictures.iter().zip(mirrored).enumerate() {
+            let targets = Targets::of(&seen.scene, self.grid, mirrored, &self.words.vocabulary);
+            let first = i * targets.vectors.len();
+            for (k, words) in targets.vectors.into_iter().enumerate() {
+                if words.is_empty() {
+                    continue;
+                }
+                let role = if k < cells { Role::Cell } else { SLOTS[k - cells] };
+                let (rows, all) = asked.entry(role).or_default();
+                rows.push((first + k) as u32);
+                all.push(words);
+            }
+        }
+        asked
+    }
+
+    /// Over all roles: the mean cross-entropy of the right words, and the mean distance to them.
+    fn loss(&self, maps: &Tensor, pictures: &[&Seen], mirrored: &[bool]) -> Result<Tensor> {
+        let vectors = self.connector.forward(maps)?.flatten(0, 1)?;
+        let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+        for (role, (rows, targets)) in self.asked(pictures, mirrored) {
+            let count = rows.len();
+            let rows = vectors.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
+            let words = &self.words.centred[&role];
+            let width = words.dim(0)?;
+            let mut shares = vec![0f32; count * width];
+            for (row, words) in targets.iter().enumerate() {
+                for (word, share) in words {
+                    shares[row * width + word] = *share;
+                }
+            }
+            let shares = Tensor::from_vec(shares, (count, width), &Device::Cpu)?;
+            let log = log_softmax(&self.words.logits(&rows, role)?, D::Minus1)?;
+            let choice = ((shares.clone() * log)?.sum_all()? * (-1.0 / count as f64))?;
+            let wanted = shares.matmul(words)?.broadcast_add(&self.words.mean)?;
+            let squares = (rows - wanted)?.sqr()?.sum_all()?;
+            let distance = (squares * (DISTANCE / self.words.variance / count as f64))?;
+            loss = ((loss + choice)? + distance)?;
+        }
+        Ok(loss)
+    }
+
+    /// Of a split: how often the nearest word is a right one.
+    fn measure(&self, seen: &[Seen], split: Split) -> Result<Measures> {
+        let of_split: Vec<&Seen> = seen.iter().filter(|s| s.scene.split == split).collect();
+        let mut measures = Measures::new();
+        for pictures in of_split.chunks(64) {
+            let straight = vec![false; pictures.len()];
+            let maps = maps(pictures, &straight)?;
+            let vectors = self.connector.forward(&maps)?.flatten(0, 1)?.detach();
+            for (role, (rows, targets)) in self.asked(pictures, &straight) {
+                let rows = vectors.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
+                let best = self.words.logits(&rows, role)?.argmax(1)?.to_vec1::<u32>()?;
+                let (right, all) = measures.entry((split, role)).or_default();
+                for (best, words) in best.iter().zip(targets) {
+                    *right += usize::from(words.iter().any(|(word, _)| *word == *best as usize));
+                    *all += 1;
+                }
+            }
+        }
+        Ok(measures)
+    }
+
+    fn tensors(&self) -> HashMap<String, Tensor> {
+        let variables = self.optimiser.variables().iter();
+        let tensors = variables.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+        tensors.collect()
+    }
+}
+
+/// `[n, rows, columns, channels]`, f32.
+fn maps(pictures: &[&Seen], mirrored: &[bool]) -> Result<Tensor> {
+    let maps = pictures.iter().zip(mirrored).map(|(seen, &mirrored)| {
+        let map = seen.map.to_dtype(DType::F32)?;
+        match mirrored {
+            true => map.flip(&[1]),
+            false => Ok(map),
+        }
+    });
+    let maps = maps.collect::<candle_core::Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&maps, 0)?)
+}
+
+/// One line for people.
+pub fn shown(measures: &Measures) -> String {
+    let shares = measures.iter().map(|((split, role), (right, all))| {
+        let percent = 100.0 * *right as f64 / (*all).max(1) as f64;
+        format!("{split:?} {role:?} {percent:.1} % of {all}").to_lowercase()
+    });
+    shares.collect::<Vec<_>>().join(", ")
+}
+
+fn bar(shown: bool, from: u64, to: u64) -> ProgressBar {
+    if !shown {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {pos}/{len} updates {elapsed}, {eta} to go  {wide_msg}";
+    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
+    let bar = ProgressBar::new(to).with_style(style).with_position(from);
+    bar.reset_eta();
+    bar
+}

@@ -1,0 +1,484 @@
+//! Items with pictures: things, colours, sides, numbers, people, motion; and what has nothing to do with the picture
+//! that is there.
+//!
+//! Every cut-out, photo and film is on one side of the split. Everything follows from the seed, and a picture or clip
+//! that is there is not made again.
+
+mod scene;
+mod shots;
+mod sources;
+
+pub use shots::{Scene, Thing, with_article, without_article};
+
+use super::clips;
+use super::config::DataConfig;
+use super::corpus::{Corpus, Looking, Row};
+use super::plan::{Clip, Planned, rng_for, short_hash};
+use super::rule::Rule;
+use super::speech::{self, Hibari, Voice};
+use super::{Error, ITEMS_FILE, Progress, Result, items, number, text};
+use crate::{Item, Kind, Phrasing, Split, System, read_items};
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rayon::prelude::*;
+use serde::Deserialize;
+use shots::{About, Shot, Studio};
+use sources::{Catalogue, Noun, Places, Sources};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The items, and what is known of their pictures.
+pub const PICTURES_FILE: &str = "pictures.jsonl";
+pub const SCENES_FILE: &str = "scenes.jsonl";
+
+/// Part `pictures` of a recipe's `[data]`: how many items.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PicturesConfig {
+    /// All groups together.
+    pub train: usize,
+    pub valid: usize,
+    /// Of each group.
+    pub test: usize,
+}
+
+impl Default for PicturesConfig {
+    fn default() -> Self {
+        Self {
+            train: 4_800,
+            valid: 140,
+            test: 140,
+        }
+    }
+}
+
+/// Groups of the evaluation, the questions that are asked in each, and how many of a hundred are trained on.
+const GROUPS: [(&str, &str, usize); 7] = [
+    ("photo", "what", 20),
+    ("colour", "colour", 13),
+    ("side", "side", 13),
+    ("count", "count", 8),
+    ("person", "person", 9),
+    ("people-count", "people", 12),
+    ("moved", "moved", 13),
+];
+
+/// The group of items whose words have nothing to do with the picture; the rest of the hundred.
+const BESIDE: &str = "shown";
+
+/// What was made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// Items by split and group.
+    pub items: BTreeMap<(String, String), usize>,
+    pub pictures: usize,
+    pub notes: Vec<String>,
+}
+
+/// Makes `folder/pictures.jsonl`, `folder/scenes.jsonl`, and the pictures and clips that they name. `cache` is the
+/// set-up's folder.
+pub fn make(
+    config: &DataConfig,
+    cache: &Path,
+    folder: &Path,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Summary> {
+    let corpus = Corpus::read(&config.corpus)?;
+    let catalogue = Catalogue::read(&config.corpus.join("pictures.toml"))?;
+    let sources = Sources::open(&catalogue, &Places { cache })?;
+    let mut summary = Summary::default();
+    if !sources.missing.is_empty() {
+        let (count, first) = (sources.missing.len(), sources.missing[0].display());
+        summary.notes.push(format!(
+            "{count} files of pictures.toml are not installed, such as {first}: `scripts/setup training`"
+        ));
+    }
+    let pictures = folder.join("pictures");
+    std::fs::create_dir_all(&pictures).map_err(Error::io(&pictures))?;
+    let studio = Studio {
+        sources: &sources,
+        folder: pictures,
+        seed: config.seed,
+    };
+    let shots = shoot(&studio, &config.pictures, config.threads, progress)?;
+    let mut scenes: Vec<Scene> = shots
+        .iter()
+        .flat_map(|(.., shot)| shot.scenes.clone())
+        .collect();
+    scenes.dedup_by(|a, b| a.picture == b.picture);
+    summary.pictures = scenes.len();
+    items::write_lines(&folder.join(SCENES_FILE), &scenes)?;
+
+    let hibari = Hibari::start(&cache.join("training/python"));
+    let asker = Asker {
+        looking: corpus.looking.iter().map(|l| (l.name.as_str(), l)).collect(),
+        nouns: &sources.nouns,
+        seed: config.seed,
+    };
+    let voices: BTreeMap<Split, Vec<Voice>> = [Split::Train, Split::Valid, Split::Test]
+        .into_iter()
+        .map(|split| (split, speech::voices(split, hibari.is_some())))
+        .collect();
+    let planned = shots
+        .iter()
+        .filter_map(|(split, group, i, shot)| asker.ask(*split, group, *i, shot, &voices[split]));
+    let clips = clips::make(planned.collect(), config, folder, hibari.as_ref(), progress)?;
+    summary.notes.extend(clips.notes);
+    if let Some(reason) = clips.first_failure {
+        let failed = clips.failed;
+        summary.notes.push(format!("{failed} clips could not be made; the first: {reason}"));
+    }
+    let mut all = clips.items;
+    all.extend(beside(folder, &shots, config)?);
+    items::write_lines(&folder.join(PICTURES_FILE), &all)?;
+    for item in &all {
+        let split = format!("{:?}", item.split).to_lowercase();
+        let group = item.group.clone().unwrap_or_default();
+        *summary.items.entry((split, group)).or_default() += 1;
+    }
+    Ok(summary)
+}
+
+type Taken = (Split, &'static str, usize, Shot);
+
+/// All pictures, group by group.
+fn shoot(
+    studio: &Studio,
+    config: &PicturesConfig,
+    threads: usize,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Vec<Taken>> {
+    let mut wanted = Vec::new();
+    for (group, _, share) in GROUPS {
+        for (split, count) in [
+            (Split::Test, config.test),
+            (Split::Valid, config.valid * share / 100),
+            (Split::Train, config.train * share / 100),
+        ] {
+            wanted.extend((0..count).map(|i| (split, group, i)));
+        }
+    }
+    let (done, total) = (AtomicUsize::new(0), wanted.len());
+    let one = |(split, group, i): (Split, &'static str, usize)| {
+        let shot = studio.shoot(split, group, i)?;
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        progress(Progress {
+            what: "pictures",
+            done,
+            total,
+        });
+        Ok(shot.map(|shot| (split, group, i, shot)))
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .build()
+        .map_err(|e| Error::tool("threads", e.to_string()))?;
+    let shots: Vec<Option<Taken>> =
+        pool.install(|| wanted.into_par_iter().map(one).collect::<Result<_>>())?;
+    Ok(shots.into_iter().flatten().collect())
+}
+
+/// Puts questions to pictures.
+struct Asker<'a> {
+    looking: BTreeMap<&'a str, &'a Looking>,
+    nouns: &'a [Noun],
+    seed: u64,
+}
+
+impl Asker<'_> {
+    /// Half of the items are typed. Of the others the test's are all spoken, a third of training's; the rest is known
+    /// only as what ears might have written.
+    fn ask(
+        &self,
+        split: Split,
+        group: &str,
+        i: usize,
+        shot: &Shot,
+        voices: &[Voice],
+    ) -> Option<Planned> {
+        let name = GROUPS.iter().find(|(name, ..)| *name == group)?.1;
+        let looking = self.looking.get(name)?;
+        let id = format!("picture item|{split:?}|{group}|{i}");
+        let mut rng = rng_for(self.seed, &id);
+        let phrasing = match split == Split::Test && rng.random_bool(0.5) {
+            true => Phrasing::Unseen,
+            false => Phrasing::Seen,
+        };
+        let templates = match phrasing {
+            Phrasing::Seen => &looking.seen,
+            Phrasing::Unseen => &looking.unseen,
+        };
+        let (row, right) = self.known(shot);
+        let words = templates.choose(&mut rng)?.draw(&row, &mut rng, |_| None);
+        let typed = rng.random_bool(0.5);
+        let spoken = !typed && (split != Split::Train || rng.random_bool(0.35));
+        let (words, voice, clip) = match (typed, spoken) {
+            (true, _) => (text::typed(&words, &mut rng), "typed".into(), None),
+            (false, true) => {
+                let voice = speech::choose(voices, &mut rng).clone();
+                let name = voice.name.clone();
+                (text::sentence(&words), name, Some(Clip::Speech(voice)))
+            }
+            (false, false) => {
+                let words = text::recognised(&words, &mut rng);
+                (words, "simulated".into(), None)
+            }
+        };
+        let item = Item {
+            // other words are another clip
+            id: short_hash(&format!("{id}|{words}")),
+            split,
+            kind: if typed { Kind::Text } else { Kind::Query },
+            audio: None,
+            words,
+            pictures: shot.scenes.iter().map(|s| s.picture.clone()).collect(),
+            system: match shot.scenes.len() {
+                1 => System::Image,
+                _ => System::Video,
+            },
+            answer: Some(super::corpus::capitalised(&looking.answer.with(&row))),
+            intent: Some(name.to_owned()),
+            voice: Some(voice),
+            phrasing: Some(phrasing),
+            group: Some(group.to_owned()),
+            right: Some(right),
+        };
+        Some(Planned { item, clip })
+    }
+
+    /// What fills the slots, and when an answer is right.
+    fn known(&self, shot: &Shot) -> (Row, Rule) {
+        let mut row = Row::new();
+        let mut fill = |slot: &str, value: &str| row.insert(slot.to_owned(), value.to_owned());
+        if let Some(noun) = shot.noun.map(|n| &self.nouns[n]) {
+            fill("noun", &noun.one);
+            fill("nouns", &noun.many);
+        }
+        let words = |words: &str| vec![words.to_owned()];
+        let right = match &shot.about {
+            About::Main(main, names) => {
+                fill("thing", main);
+                Rule {
+                    words: vec![names.join("|")],
+                    ..Rule::default()
+                }
+            }
+            About::Colour(colour) => {
+                fill("colour", colour);
+                let both = colour.replace("gray", "gray|grey");
+                Rule {
+                    words: vec![both],
+                    ..Rule::default()
+                }
+            }
+            About::Side(right) => {
+                let sides = if *right { ["right", "left"] } else { ["left", "right"] };
+                fill("side", sides[0]);
+                Rule {
+                    words: words(sides[0]),
+                    wrong: words(sides[1]),
+                    number: None,
+                }
+            }
+            About::Count(count) => {
+                fill("count", &number::words(*count));
+                Rule {
+                    number: Some(*count),
+                    ..Rule::default()
+                }
+            }
+            About::People(people) => {
+                fill("yesno", if *people > 0 { "yes" } else { "no" });
+                let (answer, right, wrong) = match people {
+                    0 => ("nobody", "nobody|none|zero|no", ""),
+                    1 => ("one person", "one|a", "nobody|none|two|three|more"),
+                    2 => ("two people", "two", "nobody|none|one|three|more"),
+                    _ => ("more than two people", "more|many|several|three|four|five|six", ""),
+                };
+                fill("count", answer);
+                Rule {
+                    words: words(right),
+                    wrong: Some(wrong.to_owned()).filter(|w| !w.is_empty()).into_iter().collect(),
+                    number: None,
+                }
+            }
+            About::Moved(moved) => {
+                let (answer, right, wrong) = match moved {
+                    true => ("yes, it moved", "yes", "no"),
+                    false => ("no, it did not move", "no", "yes"),
+                };
+                fill("moved", answer);
+                Rule {
+                    words: words(right),
+                    wrong: words(wrong),
+                    number: None,
+                }
+            }
+        };
+        (row, right)
+    }
+}
+
+/// Items of the other data with a picture that they don't mean: questions, side talk, sounds, typed questions. What
+/// depends on there being no picture stays out.
+fn beside(folder: &Path, shots: &[Taken], config: &DataConfig) -> Result<Vec<Item>> {
+    let path = folder.join(ITEMS_FILE);
+    let known = match path.is_file() {
+        true => read_items(&path).map_err(|e| Error::corpus(&path, e.to_string()))?,
+        false => Vec::new(),
+    };
+    let percent = 100 - GROUPS.iter().map(|(.., share)| share).sum::<usize>();
+    let mut out = Vec::new();
+    for (split, count) in [
+        (Split::Test, config.pictures.test),
+        (Split::Valid, config.pictures.valid * percent / 100),
+        (Split::Train, config.pictures.train * percent / 100),
+    ] {
+        let mut rng = rng_for(config.seed, &format!("beside {split:?}"));
+        let seen = shots.iter().filter(|(of, ..)| *of == split);
+        let seen: Vec<&Shot> = seen.map(|(.., shot)| shot).collect();
+        for (kind, share) in [(Kind::Noise, 0.5), (Kind::Query, 0.3), (Kind::Text, 0.2)] {
+            let fits = |item: &&Item| {
+                let blind = ["no-picture", "can-you-see"];
+                item.split == split
+                    && item.kind == kind
+                    && (kind == Kind::Text || item.audio.is_some())
+                    && !blind.contains(&item.intent.as_deref().unwrap_or_default())
+            };
+            let mut fitting: Vec<&Item> = known.iter().filter(fits).collect();
+            fitting.shuffle(&mut rng);
+            fitting.truncate((share * count as f64) as usize);
+            out.extend(fitting.into_iter().filter_map(|item| shown(item, &seen, &mut rng)));
+        }
+    }
+    Ok(out)
+}
+
+fn shown(item: &Item, shots: &[&Shot], rng: &mut StdRng) -> Option<Item> {
+    let shot = shots.choose(rng)?;
+    Some(Item {
+        id: format!("{}-shown", item.id),
+        pictures: shot.scenes.iter().map(|s| s.picture.clone()).collect(),
+        system: match shot.scenes.len() {
+            1 => System::Image,
+            _ => System::Video,
+        },
+        group: Some(BESIDE.to_owned()),
+        ..item.clone()
+    })
+}
+
+/// What is known of a recipe's pictures.
+pub fn read_scenes(folder: &Path) -> Result<Vec<Scene>> {
+    let path: PathBuf = folder.join(SCENES_FILE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(i, line)| {
+            serde_json::from_str(line)
+                .map_err(|e| Error::corpus(&path, format!("line {}: {e}", i + 1)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Rule;
+    use std::collections::BTreeSet;
+
+    fn corpus() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+    }
+
+    #[test]
+    fn the_catalogue_is_whole() {
+        let catalogue = Catalogue::read(&corpus().join("pictures.toml")).unwrap();
+        let nouns = catalogue.nouns();
+        assert!(nouns.len() > 150, "{}", nouns.len());
+        let plurals: BTreeSet<&str> = nouns.iter().map(|n| n.many.as_str()).collect();
+        assert_eq!(plurals.len(), nouns.len(), "a plural stands twice");
+    }
+
+    #[test]
+    fn every_answer_is_right_by_its_own_rule_and_wrong_by_the_others() {
+        let corpus = Corpus::read(&corpus()).unwrap();
+        let nouns = [Noun {
+            one: "cup".into(),
+            many: "cups".into(),
+            names: vec!["mug".into()],
+            colour: true,
+        }];
+        let asker = Asker {
+            looking: corpus.looking.iter().map(|l| (l.name.as_str(), l)).collect(),
+            nouns: &nouns,
+            seed: 1,
+        };
+        let told = |group: &str, about: &About| -> (String, Rule) {
+            let shot = Shot {
+                scenes: Vec::new(),
+                noun: Some(0),
+                about: about.clone(),
+            };
+            let item = asker.ask(Split::Train, group, 0, &shot, &[]);
+            let item = item.map(|planned| planned.item);
+            let item = item.filter(|item| !item.words.contains('{')).unwrap();
+            (item.answer.unwrap(), item.right.unwrap())
+        };
+        let alike: [(&str, Vec<About>); 6] = [
+            ("colour", ["red", "gray", "blue"].map(|c| About::Colour(c.into())).to_vec()),
+            ("side", [true, false].map(About::Side).to_vec()),
+            ("count", [1, 2, 3, 4, 5].map(About::Count).to_vec()),
+            ("person", [0, 2].map(About::People).to_vec()),
+            ("people-count", [0, 1, 2, 3].map(About::People).to_vec()),
+            ("moved", [true, false].map(About::Moved).to_vec()),
+        ];
+        for (group, abouts) in alike {
+            let all: Vec<(String, Rule)> = abouts.iter().map(|about| told(group, about)).collect();
+            for (i, (answer, _)) in all.iter().enumerate() {
+                for (j, (_, rule)) in all.iter().enumerate() {
+                    assert_eq!(rule.is_right(answer), i == j, "{group}: {answer:?} {rule:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_picture_is_on_two_sides_of_the_split() {
+        let catalogue = Catalogue::read(&corpus().join("pictures.toml")).unwrap();
+        let cache = std::env::var_os("VITA_CACHE").map(PathBuf::from);
+        let none = cache.unwrap_or_else(|| "/nonexistent".into());
+        let sources = Sources::open(&catalogue, &Places { cache: &none }).unwrap();
+        let files = |split| -> BTreeSet<&str> {
+            let all = sources.photos.iter().chain(&sources.frames);
+            all.filter(|p| p.split == split)
+                .map(|p| p.file.split(':').next().unwrap_or_default())
+                .collect()
+        };
+        assert!(files(Split::Train).is_disjoint(&files(Split::Test)));
+        let folder = tempfile::tempdir().unwrap();
+        let studio = Studio {
+            sources: &sources,
+            folder: folder.path().to_owned(),
+            seed: 3,
+        };
+        let mut painted = [BTreeSet::new(), BTreeSet::new()];
+        for (side, split) in [Split::Train, Split::Test].into_iter().enumerate() {
+            for (group, ..) in GROUPS {
+                let Some(shot) = studio.shoot(split, group, 1).unwrap() else {
+                    continue;
+                };
+                for scene in &shot.scenes {
+                    assert_eq!(scene.split, split);
+                    let bytes = std::fs::read(&scene.picture).unwrap();
+                    assert!(painted[side].insert(bytes), "{group}: twice the same frame");
+                }
+                let again = studio.shoot(split, group, 1).unwrap().unwrap();
+                assert_eq!(again.scenes, shot.scenes);
+            }
+        }
+        assert!(painted[0].is_disjoint(&painted[1]));
+    }
+}
