@@ -210,7 +210,7 @@ impl Asker<'_> {
             Phrasing::Seen => &looking.seen,
             Phrasing::Unseen => &looking.unseen,
         };
-        let (row, right) = self.known(shot);
+        let (row, right) = self.known(shot, name);
         let words = templates.choose(&mut rng)?.draw(&row, &mut rng, |_| None);
         let typed = rng.random_bool(0.5);
         let spoken = !typed && (split != Split::Train || rng.random_bool(0.35));
@@ -249,7 +249,7 @@ impl Asker<'_> {
     }
 
     /// What fills the slots, and when an answer is right.
-    fn known(&self, shot: &Shot) -> (Row, Rule) {
+    fn known(&self, shot: &Shot, question: &str) -> (Row, Rule) {
         let mut row = Row::new();
         let mut fill = |slot: &str, value: &str| row.insert(slot.to_owned(), value.to_owned());
         if let Some(noun) = shot.noun.map(|n| &self.nouns[n]) {
@@ -289,8 +289,16 @@ impl Asker<'_> {
                     ..Rule::default()
                 }
             }
+            About::People(people) if question == "person" => {
+                let (right, wrong) = if *people > 0 { ("yes", "no") } else { ("no", "yes") };
+                fill("yesno", right);
+                Rule {
+                    words: words(right),
+                    wrong: words(wrong),
+                    number: None,
+                }
+            }
             About::People(people) => {
-                fill("yesno", if *people > 0 { "yes" } else { "no" });
                 let (answer, right, wrong) = match people {
                     0 => ("nobody", "nobody|none|zero|no", ""),
                     1 => ("one person", "one|a", "nobody|none|two|three|more"),

@@ -107,7 +107,15 @@ impl Studio<'_> {
                 camera.people(people)
             }
             "people-count" => camera.people(i as u32 % 4),
-            _ => camera.moved(i.is_multiple_of(2)),
+            // some things have no room to move
+            _ => {
+                for _ in 0..8 {
+                    if let Some(shot) = camera.moved(i.is_multiple_of(2))? {
+                        return Ok(Some(shot));
+                    }
+                }
+                Ok(None)
+            }
         }
     }
 }
@@ -338,7 +346,7 @@ impl<'a> Camera<'a> {
             return Ok(None);
         };
         let colour = self.maybe_colour(0.5);
-        let height = self.rng.random_range(0.35..0.55);
+        let height = self.rng.random_range(0.32..0.48);
         let mut still = Vec::new();
         if self.rng.random_bool(0.25) {
             let not = self.sources().things[cutout].noun;
@@ -348,12 +356,15 @@ impl<'a> Camera<'a> {
                 other.and_then(|o| self.put(o, false, None, (height, Where::Anywhere), &[])),
             );
         }
-        let Some(first) = self.put(cutout, false, colour, (height, Where::Anywhere), &still) else {
+        // what stands in the middle of a narrow picture has nowhere to go
+        let sides = [Where::Left, Where::Right, Where::Anywhere];
+        let side = *sides.choose(&mut self.rng).unwrap_or(&Where::Anywhere);
+        let Some(first) = self.put(cutout, false, colour, (height, side), &still) else {
             return Ok(None);
         };
         let mut last = first.clone();
         if moves {
-            let far = (0..40).find_map(|_| {
+            let far = (0..60).find_map(|_| {
                 let to = self.put(cutout, false, colour, (height, Where::Anywhere), &still)?;
                 ((to.middle() - first.middle()).abs() >= MOVE).then_some(to)
             });
