@@ -78,5 +78,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn nanos_items(folder: &Path) -> Vec<PathBuf> {
     let pictures = folder.join(PICTURES_FILE);
     let pictures = Some(pictures).filter(|file| file.is_file());
-    [folder.join(ITEMS_FILE)].into_iter().chain(pictures).collect()
+    [folder.join(ITEMS_FILE)]
+        .into_iter()
+        .chain(pictures)
+        .collect()
 }

@@ -161,7 +161,10 @@ mod tests {
 
     #[test]
     fn slots_stand_behind_the_grid_and_see_where_things_are() {
-        assert_eq!(connector(0, 5).forward(&map(0.3)).unwrap().dims(), [1, 9, 8]);
+        assert_eq!(
+            connector(0, 5).forward(&map(0.3)).unwrap().dims(),
+            [1, 9, 8]
+        );
         let connector = connector(4, 5);
         let straight = connector.forward(&map(0.3)).unwrap();
         assert_eq!(straight.dims(), [1, 13, 8]);

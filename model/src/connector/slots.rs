@@ -40,11 +40,7 @@ impl Slots {
     }
 
     /// Weights to begin training with: its vectors are zeros.
-    pub fn initial(
-        slots: usize,
-        hidden: usize,
-        outputs: usize,
-    ) -> Result<HashMap<String, Tensor>> {
+    pub fn initial(slots: usize, hidden: usize, outputs: usize) -> Result<HashMap<String, Tensor>> {
         super::initial(&[
             ("place.weight", &[hidden, COORDINATES], Start::Random),
             ("look.weight", &[slots, hidden], Start::Random),

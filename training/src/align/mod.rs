@@ -105,7 +105,11 @@ impl Words {
         for (&role, words) in &vocabulary.words {
             let vectors = words.iter().map(|word| -> Result<Tensor> {
                 let ids = vita.tokenizer().encode_text(&format!(" {word}"))?;
-                Ok(vita.lm().embed(&ids)?.to_dtype(DType::F32)?.mean_keepdim(0)?)
+                Ok(vita
+                    .lm()
+                    .embed(&ids)?
+                    .to_dtype(DType::F32)?
+                    .mean_keepdim(0)?)
             });
             own.insert(role, Tensor::cat(&vectors.collect::<Result<Vec<_>>>()?, 0)?);
         }
@@ -137,7 +141,9 @@ impl Words {
 /// Learns. What it ends with is in [`ALIGNED_FILE`].
 pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
     let Some(stage) = recipe.align_vision.clone() else {
-        return Err(Error::Input("the recipe has no section [align-vision]".into()));
+        return Err(Error::Input(
+            "the recipe has no section [align-vision]".into(),
+        ));
     };
     let folder = places.stage(Stage::AlignVision);
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
@@ -153,7 +159,10 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
         done = checkpoint.progress.step;
         aligner.optimiser.restore(&checkpoint.state, done)?;
     }
-    let training: Vec<&Seen> = seen.iter().filter(|s| s.scene.split == Split::Train).collect();
+    let training: Vec<&Seen> = seen
+        .iter()
+        .filter(|s| s.scene.split == Split::Train)
+        .collect();
     if training.is_empty() {
         return Err(Error::Input(
             "no picture of the split train has features: run the stages pictures and features first".into(),
@@ -164,9 +173,17 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     let bar = bar(options.progress, done, stage.updates);
     let save = |aligner: &Aligner, step| {
         let draws = Draws::default();
-        Checkpoint::save(&folder, Progress { step, draws }, &aligner.optimiser.state()?)
+        Checkpoint::save(
+            &folder,
+            Progress { step, draws },
+            &aligner.optimiser.state()?,
+        )
     };
-    while done < stage.updates && options.stop_after.is_none_or(|limit| began.elapsed() < limit) {
+    while done < stage.updates
+        && options
+            .stop_after
+            .is_none_or(|limit| began.elapsed() < limit)
+    {
         let loss = aligner.update(&training, &stage, done)?;
         done += 1;
         bar.set_position(done);
@@ -220,10 +237,14 @@ impl Aligner {
     fn new(stage: &AlignVisionStage, seed: u64, words: Words, hidden: usize) -> Result<Self> {
         let config = visual_connector();
         let initial = PooledConnector::initial(&config, efficientnet::FEATURES, hidden)?;
-        let named = initial.into_iter().map(|(n, t)| (format!("{PREFIX}{n}"), t));
+        let named = initial
+            .into_iter()
+            .map(|(n, t)| (format!("{PREFIX}{n}"), t));
         let variables = Arc::new(Variables::new(|_| true));
         let source = variables.of(Arc::new(TensorMap(named.collect())));
-        let w = Weights::f32(source).for_training().pp(PREFIX.trim_end_matches('.'));
+        let w = Weights::f32(source)
+            .for_training()
+            .pp(PREFIX.trim_end_matches('.'));
         let connector = PooledConnector::new(&config, efficientnet::FEATURES, hidden, &w)?;
         let adamw = AdamWConfig {
             weight_decay: stage.weight_decay,
@@ -281,7 +302,11 @@ impl Aligner {
                 if words.is_empty() {
                     continue;
                 }
-                let role = if k < cells { Role::Cell } else { SLOTS[k - cells] };
+                let role = if k < cells {
+                    Role::Cell
+                } else {
+                    SLOTS[k - cells]
+                };
                 let (rows, all) = asked.entry(role).or_default();
                 rows.push((first + k) as u32);
                 all.push(words);
@@ -326,7 +351,11 @@ impl Aligner {
             let vectors = self.connector.forward(&maps)?.flatten(0, 1)?.detach();
             for (role, (rows, targets)) in self.asked(pictures, &straight) {
                 let rows = vectors.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
-                let best = self.words.logits(&rows, role)?.argmax(1)?.to_vec1::<u32>()?;
+                let best = self
+                    .words
+                    .logits(&rows, role)?
+                    .argmax(1)?
+                    .to_vec1::<u32>()?;
                 let (right, all) = measures.entry((split, role)).or_default();
                 for (best, words) in best.iter().zip(targets) {
                     *right += usize::from(words.iter().any(|(word, _)| *word == *best as usize));

@@ -210,7 +210,9 @@ mod tests {
         let targets = Targets::of(&scene, 3, mirrored, &vocabulary);
         let roles = [Role::Cell; 9].into_iter().chain(SLOTS);
         let words = |(role, shares): (Role, &Vec<(usize, f32)>)| {
-            let words = shares.iter().map(|(place, _)| &vocabulary.words[&role][*place]);
+            let words = shares
+                .iter()
+                .map(|(place, _)| &vocabulary.words[&role][*place]);
             words.cloned().collect::<Vec<_>>().join(" ")
         };
         roles.zip(&targets.vectors).map(words).collect()
@@ -222,7 +224,9 @@ mod tests {
         assert_eq!(straight[0], "cup red");
         assert_eq!(straight[8], "ball blue");
         assert_eq!(straight[4], "nothing");
-        let slots = ["cup", "red", "left", "ball", "blue", "right", "two", "nobody"];
+        let slots = [
+            "cup", "red", "left", "ball", "blue", "right", "two", "nobody",
+        ];
         assert_eq!(straight[9..], slots.map(str::to_owned));
     }
 
@@ -231,7 +235,9 @@ mod tests {
         let mirrored = said(true);
         assert_eq!(mirrored[2], "cup red");
         assert_eq!(mirrored[6], "ball blue");
-        let slots = ["ball", "blue", "left", "cup", "red", "right", "two", "nobody"];
+        let slots = [
+            "ball", "blue", "left", "cup", "red", "right", "two", "nobody",
+        ];
         assert_eq!(mirrored[9..], slots.map(str::to_owned));
     }
 
@@ -246,7 +252,9 @@ mod tests {
         };
         let vocabulary = Vocabulary::of(std::slice::from_ref(&scene));
         let targets = Targets::of(&scene, 3, false, &vocabulary);
-        let asked: Vec<usize> = (0..17).filter(|&i| !targets.vectors[i].is_empty()).collect();
+        let asked: Vec<usize> = (0..17)
+            .filter(|&i| !targets.vectors[i].is_empty())
+            .collect();
         assert_eq!(asked, [9, 12]);
     }
 }

@@ -113,7 +113,11 @@ pub fn make(
 
     let hibari = Hibari::start(&cache.join("training/python"));
     let asker = Asker {
-        looking: corpus.looking.iter().map(|l| (l.name.as_str(), l)).collect(),
+        looking: corpus
+            .looking
+            .iter()
+            .map(|l| (l.name.as_str(), l))
+            .collect(),
         nouns: &sources.nouns,
         seed: config.seed,
     };
@@ -128,7 +132,9 @@ pub fn make(
     summary.notes.extend(clips.notes);
     if let Some(reason) = clips.first_failure {
         let failed = clips.failed;
-        summary.notes.push(format!("{failed} clips could not be made; the first: {reason}"));
+        summary.notes.push(format!(
+            "{failed} clips could not be made; the first: {reason}"
+        ));
     }
     let mut all = clips.items;
     all.extend(beside(folder, &shots, config)?);
@@ -274,7 +280,11 @@ impl Asker<'_> {
                 }
             }
             About::Side(right) => {
-                let sides = if *right { ["right", "left"] } else { ["left", "right"] };
+                let sides = if *right {
+                    ["right", "left"]
+                } else {
+                    ["left", "right"]
+                };
                 fill("side", sides[0]);
                 Rule {
                     words: words(sides[0]),
@@ -290,7 +300,11 @@ impl Asker<'_> {
                 }
             }
             About::People(people) if question == "person" => {
-                let (right, wrong) = if *people > 0 { ("yes", "no") } else { ("no", "yes") };
+                let (right, wrong) = if *people > 0 {
+                    ("yes", "no")
+                } else {
+                    ("no", "yes")
+                };
                 fill("yesno", right);
                 Rule {
                     words: words(right),
@@ -303,12 +317,19 @@ impl Asker<'_> {
                     0 => ("nobody", "nobody|none|zero|no", ""),
                     1 => ("one person", "one|a", "nobody|none|two|three|more"),
                     2 => ("two people", "two", "nobody|none|one|three|more"),
-                    _ => ("more than two people", "more|many|several|three|four|five|six", ""),
+                    _ => (
+                        "more than two people",
+                        "more|many|several|three|four|five|six",
+                        "",
+                    ),
                 };
                 fill("count", answer);
                 Rule {
                     words: words(right),
-                    wrong: Some(wrong.to_owned()).filter(|w| !w.is_empty()).into_iter().collect(),
+                    wrong: Some(wrong.to_owned())
+                        .filter(|w| !w.is_empty())
+                        .into_iter()
+                        .collect(),
                     number: None,
                 }
             }
@@ -358,7 +379,11 @@ fn beside(folder: &Path, shots: &[Taken], config: &DataConfig) -> Result<Vec<Ite
             let mut fitting: Vec<&Item> = known.iter().filter(fits).collect();
             fitting.shuffle(&mut rng);
             fitting.truncate((share * count as f64) as usize);
-            out.extend(fitting.into_iter().filter_map(|item| shown(item, &seen, &mut rng)));
+            out.extend(
+                fitting
+                    .into_iter()
+                    .filter_map(|item| shown(item, &seen, &mut rng)),
+            );
         }
     }
     Ok(out)
@@ -420,7 +445,11 @@ mod tests {
             colour: true,
         }];
         let asker = Asker {
-            looking: corpus.looking.iter().map(|l| (l.name.as_str(), l)).collect(),
+            looking: corpus
+                .looking
+                .iter()
+                .map(|l| (l.name.as_str(), l))
+                .collect(),
             nouns: &nouns,
             seed: 1,
         };
@@ -436,7 +465,12 @@ mod tests {
             (item.answer.unwrap(), item.right.unwrap())
         };
         let alike: [(&str, Vec<About>); 6] = [
-            ("colour", ["red", "gray", "blue"].map(|c| About::Colour(c.into())).to_vec()),
+            (
+                "colour",
+                ["red", "gray", "blue"]
+                    .map(|c| About::Colour(c.into()))
+                    .to_vec(),
+            ),
             ("side", [true, false].map(About::Side).to_vec()),
             ("count", [1, 2, 3, 4, 5].map(About::Count).to_vec()),
             ("person", [0, 2].map(About::People).to_vec()),
@@ -447,7 +481,11 @@ mod tests {
             let all: Vec<(String, Rule)> = abouts.iter().map(|about| told(group, about)).collect();
             for (i, (answer, _)) in all.iter().enumerate() {
                 for (j, (_, rule)) in all.iter().enumerate() {
-                    assert_eq!(rule.is_right(answer), i == j, "{group}: {answer:?} {rule:?}");
+                    assert_eq!(
+                        rule.is_right(answer),
+                        i == j,
+                        "{group}: {answer:?} {rule:?}"
+                    );
                 }
             }
         }

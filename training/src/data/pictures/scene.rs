@@ -63,7 +63,10 @@ pub fn place(
     others: &[Placed],
     rng: &mut StdRng,
 ) -> Option<[f32; 4]> {
-    let (width, picture_height) = (cutout.picture.width() as f32, cutout.picture.height() as f32);
+    let (width, picture_height) = (
+        cutout.picture.width() as f32,
+        cutout.picture.height() as f32,
+    );
     let pixels = height * HEIGHT as f32;
     let most = 0.42 * WIDTH as f32;
     let scale = (pixels / picture_height).min(most.max(pixels) / width);
@@ -72,10 +75,7 @@ pub fn place(
         scale * picture_height / HEIGHT as f32,
     );
     let (from, to) = side.range();
-    let (from, to) = (
-        from.max(MARGIN + 0.5 * w),
-        to.min(1.0 - MARGIN - 0.5 * w),
-    );
+    let (from, to) = (from.max(MARGIN + 0.5 * w), to.min(1.0 - MARGIN - 0.5 * w));
     let (top, bottom) = (MARGIN, 1.0 - MARGIN - h);
     if from > to || top > bottom {
         return None;
@@ -169,7 +169,9 @@ pub fn paint(picture: &mut RgbImage, placed: &Placed, sources: &Sources) {
         &sources.things
     };
     let cutout = &cutouts[placed.cutout].picture;
-    let tint = placed.colour.map(|i| (sources.colours[i].1, lightness(cutout)));
+    let tint = placed
+        .colour
+        .map(|i| (sources.colours[i].1, lightness(cutout)));
     let pixel = |x: u32, y: u32| {
         let [r, g, b, a] = cutout.get_pixel(x, y).0.map(f32::from);
         let [r, g, b] = match tint {
@@ -186,7 +188,11 @@ pub fn paint(picture: &mut RgbImage, placed: &Placed, sources: &Sources) {
     for y in (top.max(0.0) as u32)..(bottom.ceil() as u32).min(HEIGHT) {
         for x in (left.max(0.0) as u32)..(right.ceil() as u32).min(WIDTH) {
             let across = ((x as f32 + 0.5 - left) / (right - left)).clamp(0.0, 1.0);
-            let across = if placed.mirrored { 1.0 - across } else { across };
+            let across = if placed.mirrored {
+                1.0 - across
+            } else {
+                across
+            };
             let down = ((y as f32 + 0.5 - top) / (bottom - top)).clamp(0.0, 1.0);
             let at = (
                 across * dimensions.0 as f32 - 0.5,
@@ -225,12 +231,14 @@ fn tinted(pixel: [f32; 3], colour: [u8; 3], (dark, light): (f32, f32)) -> [f32; 
     let shade = 0.55 + 0.55 * along;
     let colour = colour.map(f32::from);
     let near_grey = colour[0] == colour[1] && colour[1] == colour[2];
-    colour.map(|c| match shade {
-        _ if near_grey => c * (0.75 + 0.3 * along),
-        shade if shade <= 1.0 => c * shade,
-        shade => c + (255.0 - c) * (shade - 1.0),
-    }
-    .clamp(0.0, 255.0))
+    colour.map(|c| {
+        match shade {
+            _ if near_grey => c * (0.75 + 0.3 * along),
+            shade if shade <= 1.0 => c * shade,
+            shade => c + (255.0 - c) * (shade - 1.0),
+        }
+        .clamp(0.0, 255.0)
+    })
 }
 
 /// Light and noise of a camera: frames of one clip differ by these alone.
@@ -269,7 +277,10 @@ mod tests {
                 split: Split::Train,
                 picture: square,
             }],
-            colours: vec![("red".into(), [205, 30, 35]), ("blue".into(), [30, 80, 205])],
+            colours: vec![
+                ("red".into(), [205, 30, 35]),
+                ("blue".into(), [30, 80, 205]),
+            ],
             ..Sources::default()
         }
     }
@@ -355,7 +366,10 @@ mod tests {
             let [left, top, width, height] = window(&ground, &mut rng);
             assert!(left >= 0.0 && left + width <= w as f32 + 0.01);
             assert!(top >= 0.0 && top + height <= h as f32 + 0.01);
-            assert_eq!(cut(&ground, [left, top, width, height]).dimensions(), (WIDTH, HEIGHT));
+            assert_eq!(
+                cut(&ground, [left, top, width, height]).dimensions(),
+                (WIDTH, HEIGHT)
+            );
         }
     }
 }

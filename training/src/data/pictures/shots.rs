@@ -1,9 +1,9 @@
 //! Takes the pictures: what is on each is known before it is painted, so a picture that is there is not painted again.
 
-use super::scene::{self, Placed, Where};
-use super::sources::{Crowd, Photo, Sources};
 use super::super::plan::{rng_for, short_hash};
 use super::super::{Error, Result};
+use super::scene::{self, Placed, Where};
+use super::sources::{Crowd, Photo, Sources};
 use crate::Split;
 use image::codecs::jpeg::JpegEncoder;
 use image::{RgbImage, imageops};
@@ -78,6 +78,23 @@ pub struct Studio<'a> {
     pub seed: u64,
 }
 
+/// A part of a photo that things are put on; cut out when it is needed.
+struct Ground<'a> {
+    picture: &'a RgbImage,
+    window: [f32; 4],
+    mirrored: bool,
+}
+
+impl Ground<'_> {
+    fn cut(&self) -> RgbImage {
+        let mut picture = scene::cut(self.picture, self.window);
+        if self.mirrored {
+            imageops::flip_horizontal_in_place(&mut picture);
+        }
+        picture
+    }
+}
+
 struct Camera<'a> {
     studio: &'a Studio<'a>,
     split: Split,
@@ -139,7 +156,7 @@ impl<'a> Camera<'a> {
         all.choose(&mut self.rng).copied()
     }
 
-    fn ground(&mut self) -> Option<RgbImage> {
+    fn ground(&mut self) -> Option<Ground<'a>> {
         let sources = self.sources();
         // validation may stand on the same grounds as training: what it holds out are things
         let split = self.split_of_places();
@@ -152,12 +169,11 @@ impl<'a> Camera<'a> {
             true => frames.choose(&mut self.rng)?,
             false => photos.choose(&mut self.rng)?,
         };
-        let window = scene::window(&ground.picture, &mut self.rng);
-        let mut picture = scene::cut(&ground.picture, window);
-        if self.rng.random_bool(0.5) {
-            imageops::flip_horizontal_in_place(&mut picture);
-        }
-        Some(picture)
+        Some(Ground {
+            picture: &ground.picture,
+            window: scene::window(&ground.picture, &mut self.rng),
+            mirrored: self.rng.random_bool(0.5),
+        })
     }
 
     fn split_of_places(&self) -> Split {
@@ -197,13 +213,13 @@ impl<'a> Camera<'a> {
     }
 
     /// Paints, and says what is there.
-    fn scene(&mut self, ground: &RgbImage, placed: &[Placed], frame: usize) -> Result<Scene> {
+    fn scene(&mut self, ground: &Ground, placed: &[Placed], frame: usize) -> Result<Scene> {
         let sources = self.sources();
         let path = self.path(frame);
         // drawn in any case: the next picture of a clip must not depend on whether this one was there
         let mut rng = rng_for(self.studio.seed, &format!("{}|{frame}|light", self.id));
         if !path.is_file() {
-            let mut picture = ground.clone();
+            let mut picture = ground.cut();
             for thing in placed {
                 scene::paint(&mut picture, thing, sources);
             }
@@ -266,7 +282,7 @@ impl<'a> Camera<'a> {
     }
 
     /// One thing, or two on two sides; the first is asked for.
-    fn things(&mut self, coloured: bool, side: Where) -> Option<(RgbImage, Vec<Placed>)> {
+    fn things(&mut self, coloured: bool, side: Where) -> Option<(Ground<'a>, Vec<Placed>)> {
         let ground = self.ground()?;
         let first = self.thing(coloured, None)?;
         let colour = if coloured {
@@ -471,7 +487,9 @@ impl<'a> Camera<'a> {
             placed.extend(self.put(thing, false, colour, (height, Where::Anywhere), &placed));
         }
         let scene = self.scene(&ground, &placed, 0)?;
-        let fits = scene.people.is_some_and(|n| n == wanted || wanted == 3 && n >= 3);
+        let fits = scene
+            .people
+            .is_some_and(|n| n == wanted || wanted == 3 && n >= 3);
         Ok(fits.then_some(scene))
     }
 
@@ -595,7 +613,9 @@ fn save(path: &Path, picture: &RgbImage) -> Result<()> {
 const ARTICLES: [&str; 3] = ["a ", "an ", "the "];
 
 pub fn without_article(name: &str) -> &str {
-    let article = ARTICLES.iter().find_map(|article| name.strip_prefix(article));
+    let article = ARTICLES
+        .iter()
+        .find_map(|article| name.strip_prefix(article));
     article.unwrap_or(name)
 }
 
