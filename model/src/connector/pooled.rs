@@ -37,7 +37,7 @@ pub struct PooledConnector {
     fc1: Linear,
     fc2: Linear,
     grid: usize,
-    slots: Option<Slots>,
+    slots: Option<Box<Slots>>,
 }
 
 impl PooledConnector {
@@ -50,7 +50,10 @@ impl PooledConnector {
             grid: config.grid,
             slots: match config.slots {
                 0 => None,
-                slots => Some(Slots::new(slots, config.hidden, outputs, &w.pp("slots"))?),
+                slots => {
+                    let slots = Slots::new(slots, config.hidden, outputs, &w.pp("slots"))?;
+                    Some(Box::new(slots))
+                }
             },
         })
     }
