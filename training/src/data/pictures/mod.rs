@@ -315,7 +315,7 @@ impl Asker<'_> {
             About::People(people) => {
                 let (answer, right, wrong) = match people {
                     0 => ("nobody", "nobody|none|zero|no", ""),
-                    1 => ("one person", "one|a", "nobody|none|two|three|more"),
+                    1 => ("one person", "one|a person", "nobody|none|two|three|more"),
                     2 => ("two people", "two", "nobody|none|one|three|more"),
                     _ => (
                         "more than two people",
@@ -453,13 +453,14 @@ mod tests {
             nouns: &nouns,
             seed: 1,
         };
+        let voices = speech::voices(Split::Train, false);
         let told = |group: &str, about: &About| -> (String, Rule) {
             let shot = Shot {
                 scenes: Vec::new(),
                 noun: Some(0),
                 about: about.clone(),
             };
-            let item = asker.ask(Split::Train, group, 0, &shot, &[]);
+            let item = asker.ask(Split::Train, group, 0, &shot, &voices);
             let item = item.map(|planned| planned.item);
             let item = item.filter(|item| !item.words.contains('{')).unwrap();
             (item.answer.unwrap(), item.right.unwrap())
@@ -491,40 +492,80 @@ mod tests {
         }
     }
 
+    /// A catalogue of its own, whose files are blots of one colour.
+    fn sources(cache: &Path) -> Sources {
+        let flat = cache.join("training/emoji/img/google/64");
+        std::fs::create_dir_all(&flat).unwrap();
+        let blot = |path: &Path, colour: u8| {
+            let pixel = image::Rgb([colour, 255 - colour, 3 * (colour % 80)]);
+            image::RgbImage::from_pixel(60, 45, pixel)
+                .save(path)
+                .unwrap();
+        };
+        let (mut emoji, mut text) = (Vec::new(), String::from("[things]\n"));
+        for i in 0..24u8 {
+            let name = format!("thing{i}");
+            blot(&flat.join(format!("{name}.png")), 10 * i);
+            emoji.push(serde_json::json!({ "short_name": name, "image": format!("{name}.png") }));
+            text += &format!("{name} = {{ emoji = [{name:?}] }}\n");
+        }
+        let emoji = serde_json::to_vec(&emoji).unwrap();
+        std::fs::write(cache.join("training/emoji/emoji.json"), emoji).unwrap();
+        text += "[plurals]\n[people]\nemoji = [\"thing1\", \"thing2\", \"thing3\", \"thing4\"]\n";
+        text += "[colours]\nred = [205, 30, 35]\nblue = [30, 80, 205]\n";
+        for i in 0..8u8 {
+            blot(&cache.join(format!("photo{i}.png")), 31 * i);
+            let split = ["train", "test"][usize::from(i % 2)];
+            let (ground, people) = (i < 4, u8::from(i >= 4) * (1 + i % 3));
+            text += &format!(
+                "[[photo]]\nfile = \"photo{i}.png\"\nsplit = {split:?}\nmain = \"a thing\"\nground = {ground}\npeople = {people}\n"
+            );
+        }
+        let catalogue: Catalogue = toml::from_str(&text).unwrap();
+        let sources = Sources::open(&catalogue, &Places { cache }).unwrap();
+        // the other drawing of each is missing
+        assert_eq!((sources.things.len(), sources.missing.len()), (24, 28));
+        sources
+    }
+
     #[test]
     fn no_picture_is_on_two_sides_of_the_split() {
-        let catalogue = Catalogue::read(&corpus().join("pictures.toml")).unwrap();
-        let cache = std::env::var_os("VITA_CACHE").map(PathBuf::from);
-        let none = cache.unwrap_or_else(|| "/nonexistent".into());
-        let sources = Sources::open(&catalogue, &Places { cache: &none }).unwrap();
-        let files = |split| -> BTreeSet<&str> {
-            let all = sources.photos.iter().chain(&sources.frames);
-            all.filter(|p| p.split == split)
-                .map(|p| p.file.split(':').next().unwrap_or_default())
-                .collect()
-        };
-        assert!(files(Split::Train).is_disjoint(&files(Split::Test)));
         let folder = tempfile::tempdir().unwrap();
+        let sources = sources(folder.path());
         let studio = Studio {
             sources: &sources,
             folder: folder.path().to_owned(),
             seed: 3,
         };
-        let mut painted = [BTreeSet::new(), BTreeSet::new()];
+        let mut taken = [BTreeSet::new(), BTreeSet::new()];
         for (side, split) in [Split::Train, Split::Test].into_iter().enumerate() {
-            for (group, ..) in GROUPS {
-                let Some(shot) = studio.shoot(split, group, 1).unwrap() else {
+            for (group, i) in GROUPS
+                .iter()
+                .flat_map(|(group, ..)| (0..8).map(move |i| (group, i)))
+            {
+                let Some(shot) = studio.shoot(split, group, i).unwrap() else {
                     continue;
                 };
                 for scene in &shot.scenes {
                     assert_eq!(scene.split, split);
-                    let bytes = std::fs::read(&scene.picture).unwrap();
-                    assert!(painted[side].insert(bytes), "{group}: twice the same frame");
+                    taken[side].extend(scene.source.clone());
+                    taken[side].extend(scene.things.iter().map(|thing| thing.name.clone()));
                 }
-                let again = studio.shoot(split, group, 1).unwrap().unwrap();
+                let again = studio.shoot(split, group, i).unwrap().unwrap();
                 assert_eq!(again.scenes, shot.scenes);
+                if let About::Moved(moved) = shot.about {
+                    let places = |scene: &Scene| scene.things.clone();
+                    let (first, last) = (&shot.scenes[0], shot.scenes.last().unwrap());
+                    assert_eq!(places(first) != places(last), moved, "{group} {i}");
+                }
             }
         }
-        assert!(painted[0].is_disjoint(&painted[1]));
+        // people are called alike, whoever they are
+        let both: Vec<_> = taken[0]
+            .intersection(&taken[1])
+            .filter(|n| *n != "person")
+            .collect();
+        assert!(both.is_empty(), "{both:?}");
+        assert!(taken[0].len() > 8 && taken[1].len() > 3, "{taken:?}");
     }
 }

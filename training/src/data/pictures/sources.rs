@@ -25,9 +25,9 @@ pub struct Catalogue {
     pub colours: BTreeMap<String, [u8; 3]>,
     #[serde(rename = "photo")]
     photos: Vec<PhotoText>,
-    #[serde(rename = "film")]
+    #[serde(default, rename = "film")]
     films: Vec<FilmText>,
-    #[serde(rename = "crowd")]
+    #[serde(default, rename = "crowd")]
     crowds: Vec<CrowdText>,
 }
 
