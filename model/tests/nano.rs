@@ -49,7 +49,7 @@ fn folder() -> &'static Path {
             last = progress.fraction;
         });
         assert_eq!(last, 1.0);
-        assert_eq!(report.unwrap().untrained.len(), 5);
+        assert_eq!(report.unwrap().untrained.len(), 4);
         folder
     });
     folder.path()

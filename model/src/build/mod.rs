@@ -235,7 +235,8 @@ fn trained_parts(
         let learnt = initial
             .keys()
             .any(|n| trained.contains(&format!("{prefix}{n}")));
-        if !learnt {
+        // the whole is told once
+        if !learnt && !untrained.iter().any(|whole| part.starts_with(whole)) {
             untrained.push(part);
         }
         for (name, tensor) in initial {
