@@ -35,6 +35,10 @@ pub struct Args {
     /// Write the table here as JSON too, with examples of what went wrong
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Write everything that the rows count as wrong here, one item a line (JSON): what was said, heard, expected and answered
+    #[arg(long, value_name = "FILE")]
+    wrong: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -70,6 +74,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &args.wrong {
+        let lines = report.wrong.iter().map(serde_json::to_string);
+        let lines = lines.collect::<Result<Vec<_>, _>>()?;
+        let text: String = lines.into_iter().map(|line| line + "\n").collect();
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 /// How fast the drawn loss follows the measured one.
 const SMOOTHING: f64 = 0.03;
 
-/// Loss and the measures on the valid split over the updates, as SVG.
+/// Loss and the measures over the updates, as SVG: states and seen phrasings on the split `valid`, unseen
+/// phrasings on the items of the split `test` that are watched.
 pub fn draw(path: &Path, lines: &[Line]) -> Result<()> {
     let mut smooth = None;
     let mut losses = Vec::new();
-    let mut measures = Vec::new();
+    let (mut measures, mut watched) = (Vec::new(), Vec::new());
     for line in lines {
         match line {
             Line::Update { step, loss, .. } => {
@@ -22,6 +23,7 @@ pub fn draw(path: &Path, lines: &[Line]) -> Result<()> {
                 losses.push((*step as f64, now));
             }
             Line::Valid(valid) => measures.push(valid),
+            Line::Watched(test) => watched.push(test),
             Line::Resumed { .. } => {}
         }
     }
@@ -32,10 +34,11 @@ pub fn draw(path: &Path, lines: &[Line]) -> Result<()> {
     let series = [
         ("states", RED),
         ("answers, seen phrasings", BLUE),
-        ("answers, unseen phrasings", GREEN),
+        ("answers, unseen phrasings (test)", GREEN),
     ];
     let parts = |at: usize| {
-        let points = measures.iter().filter_map(move |m| {
+        let source = if at == 2 { &watched } else { &measures };
+        let points = source.iter().filter_map(move |m| {
             let part = [m.states, m.answers_seen, m.answers_unseen][at].part()?;
             Some((m.step as f64, part))
         });
@@ -63,7 +66,7 @@ pub fn draw(path: &Path, lines: &[Line]) -> Result<()> {
             .map_err(failed)?;
         chart
             .configure_secondary_axes()
-            .y_desc("right, valid split")
+            .y_desc("right")
             .draw()
             .map_err(failed)?;
         chart

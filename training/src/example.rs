@@ -1,7 +1,8 @@
 //! From an item to the sequence that the language model is trained on.
 
 use crate::media::{Medium, Store};
-use crate::recognition::{SoundAlikes, misheard};
+use crate::recognition::{Confusions, SoundAlikes, misheard};
+use crate::words::word_errors;
 use crate::{Error, Item, Kind, Phrasing, Recipe, RecognitionErrors, Result, Split};
 use candle_core::{DType, Device, Tensor};
 use rand::rngs::StdRng;
@@ -36,6 +37,7 @@ pub struct Examples {
     recipe: Recipe,
     errors: RecognitionErrors,
     alikes: SoundAlikes,
+    confusions: Confusions,
     store: Store,
 }
 
@@ -43,14 +45,25 @@ impl Examples {
     /// Words of the `items` that are trained on may be taken for one another.
     pub fn new(vita: Arc<Vita>, recipe: &Recipe, store: Store, items: &[Item]) -> Self {
         let errors = recipe.instruct.as_ref().map(|s| s.recognition);
-        let trained = items.iter().filter(|item| item.split == Split::Train);
+        let trained = || items.iter().filter(|item| item.split == Split::Train);
+        let recorded = trained().filter_map(|item| Some((item.words.as_str(), store.read(item)?)));
         Self {
             vita,
             recipe: recipe.clone(),
             errors: errors.unwrap_or_default(),
-            alikes: SoundAlikes::of(trained.map(|item| item.words.as_str())),
+            alikes: SoundAlikes::of(trained().map(|item| item.words.as_str())),
+            confusions: Confusions::of(recorded),
             store,
         }
+    }
+
+    /// The part of a recording's words that the ears read right; 1 without a recording.
+    pub fn understood(&self, item: &Item) -> f64 {
+        let Some(read) = self.store.read(item) else {
+            return 1.0;
+        };
+        let (errors, words) = word_errors(&item.words, read);
+        1.0 - errors as f64 / words.max(1) as f64
     }
 
     /// Whether all that an item shows or says can be had.
@@ -106,7 +119,8 @@ impl Examples {
         match &item.audio {
             Some(path) => self.store.sound(path),
             None => {
-                let words = misheard(&item.words, &self.alikes, &self.errors, rng);
+                let words = &item.words;
+                let words = misheard(words, &self.alikes, &self.confusions, &self.errors, rng);
                 self.store.simulated(item, words, rng)
             }
         }

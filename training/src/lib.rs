@@ -17,6 +17,7 @@ mod recipe;
 pub mod recognition;
 mod record;
 mod sampler;
+mod words;
 
 pub use error::{Error, Result};
 pub use example::{Example, Examples};

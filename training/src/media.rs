@@ -124,6 +124,12 @@ impl Store {
         }
     }
 
+    /// What the ears wrote of an item's recording.
+    pub fn read(&self, item: &Item) -> Option<&str> {
+        let heard = self.sounds.get(item.audio.as_ref()?)?;
+        Some(&heard.transcript.text)
+    }
+
     pub fn can_see(&self, item: &Item) -> bool {
         item.pictures
             .iter()

@@ -54,6 +54,10 @@ pub struct InstructStage {
     pub state_weight: f32,
     #[serde(default)]
     pub recognition: RecognitionErrors,
+    /// Recorded questions of whose words a smaller part was read right are not trained on: an answer to
+    /// what could not be understood is a guess.
+    #[serde(default)]
+    pub understood: f64,
     #[serde(default = "save_secs")]
     pub save_secs: u64,
     /// Updates between two looks at the items of the split `valid`.
@@ -111,6 +115,9 @@ pub struct RecognitionErrors {
     pub drop: f64,
     /// It is taken for one that sounds like it.
     pub substitute: f64,
+    /// It, or a few words together, are taken for what the ears wrote for them in a recording: as often as
+    /// they did there, times this.
+    pub confuse: f64,
 }
 
 impl Default for RecognitionErrors {
@@ -119,6 +126,7 @@ impl Default for RecognitionErrors {
             utterances: 0.4,
             drop: 0.06,
             substitute: 0.12,
+            confuse: 0.0,
         }
     }
 }

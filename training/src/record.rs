@@ -20,18 +20,19 @@ pub enum Line {
         tokens: usize,
         seconds: f64,
     },
+    /// On the split `valid`.
     Valid(crate::instruct::Measures),
+    /// On items of the split `test`, for the curve alone.
+    Watched(crate::instruct::Measures),
     /// The run went on after a stop.
-    Resumed {
-        step: u64,
-    },
+    Resumed { step: u64 },
 }
 
 impl Line {
     fn step(&self) -> u64 {
         match self {
             Self::Update { step, .. } | Self::Resumed { step } => *step,
-            Self::Valid(measures) => measures.step,
+            Self::Valid(measures) | Self::Watched(measures) => measures.step,
         }
     }
 }

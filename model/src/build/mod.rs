@@ -306,7 +306,7 @@ thing-percent = {THING_PERCENT}
 [audio]
 encoder = "whisper"
 weights = {{ file = "{EARS_FILE}", prefix = "encoder" }}
-tail-silence-ms = 300
+tail-silence-ms = 2500
 connector = {{ kind = "transcript", pooled = {pooled}, hidden = {audio_hidden}, markers = {markers:?} }}
 connector-weights = {{ file = "{TRAINED_FILE}", prefix = "audio" }}
 

@@ -32,13 +32,19 @@ pub struct Counts {
     pub spoken_talk: usize,
     pub spoken_prose: usize,
     pub spoken_chat: usize,
+    /// In phrasings that are for training alone.
+    pub spoken_more_questions: usize,
+    /// Bare words, lists, games, what is read aloud, and further talk.
+    pub spoken_more_talk: usize,
     /// Noises without speech to anybody.
     pub sounds: usize,
     /// Speech known only as what ears might have written.
     pub simulated_questions: usize,
+    pub simulated_sums: usize,
     pub simulated_talk: usize,
     pub simulated_prose: usize,
     pub typed_questions: usize,
+    pub typed_sums: usize,
     pub typed_chat: usize,
 }
 
@@ -55,17 +61,22 @@ impl Default for DataConfig {
                 spoken_talk: 1_700,
                 spoken_prose: 250,
                 spoken_chat: 80,
+                spoken_more_questions: 500,
+                spoken_more_talk: 600,
                 sounds: 450,
-                simulated_questions: 5_000,
-                simulated_talk: 3_400,
-                simulated_prose: 600,
-                typed_questions: 3_000,
+                simulated_questions: 9_000,
+                simulated_sums: 2_500,
+                simulated_talk: 6_000,
+                simulated_prose: 900,
+                typed_questions: 5_500,
+                typed_sums: 1_500,
                 typed_chat: 260,
             },
             valid: Counts {
                 spoken_questions: 80,
                 spoken_talk: 60,
                 spoken_prose: 12,
+                spoken_more_talk: 24,
                 sounds: 24,
                 typed_questions: 60,
                 ..Counts::default()
@@ -74,6 +85,7 @@ impl Default for DataConfig {
                 spoken_questions: 600,
                 spoken_talk: 300,
                 spoken_prose: 40,
+                spoken_more_talk: 60,
                 sounds: 200,
                 typed_questions: 400,
                 typed_chat: 50,

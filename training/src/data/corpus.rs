@@ -20,7 +20,11 @@ pub struct Intent {
     number: Option<String>,
     /// At least one; each is a question of its own.
     pub rows: Vec<Row>,
+    /// Whether the questions are sums that were generated.
+    pub is_sum: bool,
     pub seen: Vec<Template>,
+    /// Seen as well, but for training alone: see [`Talk::more`].
+    pub more: Vec<Template>,
     pub unseen: Vec<Template>,
 }
 
@@ -51,7 +55,10 @@ impl Intent {
 #[derive(Debug, Clone)]
 pub struct Talk {
     pub group: String,
+    /// Empty in groups that came later: these are drawn in parts of their own.
     pub seen: Vec<Template>,
+    /// What came later, for training alone. Parts that draw from `seen` stay as they are, and so do their clips.
+    pub more: Vec<Template>,
     pub unseen: Vec<Template>,
 }
 
@@ -72,6 +79,8 @@ pub struct Corpus {
     pub slots: BTreeMap<String, Vec<String>>,
     pub openings_query: Vec<String>,
     pub openings_talk: Vec<String>,
+    /// What a question may stand in, `{q}`, and mean the same.
+    pub frames: Vec<Template>,
     pub prose: (Vec<String>, Vec<String>),
     /// Free requests; the base model answers them.
     pub chat: (Vec<String>, Vec<String>),
@@ -97,6 +106,8 @@ struct IntentText {
     slots: Option<SlotTable>,
     generate: Option<Sum>,
     seen: Vec<String>,
+    #[serde(default)]
+    more: Vec<String>,
     unseen: Vec<String>,
 }
 
@@ -131,7 +142,10 @@ struct TalkFile {
 #[serde(deny_unknown_fields)]
 struct TalkText {
     group: String,
+    #[serde(default)]
     seen: Vec<String>,
+    #[serde(default)]
+    more: Vec<String>,
     unseen: Vec<String>,
 }
 
@@ -140,6 +154,7 @@ struct TalkText {
 struct Openings {
     query: Vec<String>,
     talk: Vec<String>,
+    frames: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -187,6 +202,7 @@ impl Corpus {
             Ok(Talk {
                 group: t.group.clone(),
                 seen: templates(&t.seen)?,
+                more: templates(&t.more)?,
                 unseen: templates(&t.unseen)?,
             })
         });
@@ -215,6 +231,7 @@ impl Corpus {
             slots: talk.slots,
             openings_query: talk.openings.query,
             openings_talk: talk.openings.talk,
+            frames: templates(&talk.openings.frames)?,
             prose: (prose.seen, prose.unseen),
             chat: (expand(&chat.seen)?, expand(&chat.unseen)?),
             looking: looking.collect::<Result<_>>()?,
@@ -232,7 +249,8 @@ impl Corpus {
             if !names.insert(&intent.name) {
                 return complain(format!("two intents are called {:?}", intent.name));
             }
-            let seen = intent.seen.iter().map(|t| (t, true));
+            let seen = intent.seen.iter().chain(&intent.more);
+            let seen = seen.map(|t| (t, true));
             for (template, is_seen) in seen.chain(intent.unseen.iter().map(|t| (t, false))) {
                 let text = template.text();
                 // The answer to a phrase with slots depends on what fills them.
@@ -305,7 +323,9 @@ fn intent(text: IntentText, file: &Path) -> Result<Intent> {
         wrong: text.wrong.clone(),
         number: text.number.clone(),
         seen: Template::parse_all(&text.seen, file)?,
+        more: Template::parse_all(&text.more, file)?,
         unseen: Template::parse_all(&text.unseen, file)?,
+        is_sum: text.generate.is_some(),
         rows,
         name: text.name.clone(),
     };
@@ -313,6 +333,7 @@ fn intent(text: IntentText, file: &Path) -> Result<Intent> {
         let slots = intent
             .seen
             .iter()
+            .chain(&intent.more)
             .chain(&intent.unseen)
             .flat_map(Template::slots);
         if let Some(slot) = slots
@@ -394,8 +415,9 @@ mod tests {
             assert!(count >= 12, "{}: {count} phrasings", intent.name);
             assert!(intent.unseen.len() >= 3, "{}", intent.name);
         }
-        let talk: usize = corpus.talk.iter().map(|t| t.seen.len()).sum();
-        assert!(talk >= 300, "{talk}");
+        let talk = corpus.talk.iter().map(|t| t.seen.len() + t.more.len());
+        let talk: usize = talk.sum();
+        assert!(talk >= 500, "{talk}");
         assert!(corpus.chat.0.len() >= 250, "{}", corpus.chat.0.len());
     }
 

@@ -4,7 +4,7 @@
 use super::config::{Counts, DataConfig};
 use super::corpus::{Corpus, Intent, Row, Talk};
 use super::rule::Rule;
-use super::speech::{Voice, choose};
+use super::speech::{self, Voice, choose};
 use super::template::Template;
 use super::text;
 use crate::{Item, Kind, Phrasing, Split, System};
@@ -68,6 +68,32 @@ const SOUNDS: [(&str, usize); 11] = [
     ("babble", 1),
 ];
 
+/// Which questions are drawn.
+#[derive(Clone, Copy, PartialEq)]
+enum Drawn {
+    /// All, in the phrasings that the tests have too.
+    All,
+    /// All, in the phrasings for training alone as well, and in frames.
+    Wide,
+    /// All, in the phrasings for training alone.
+    More,
+    /// Sums, as in [`Drawn::Wide`].
+    Sums,
+}
+
+/// Which groups of talk are drawn.
+#[derive(Clone, Copy, PartialEq)]
+enum DrawnTalk {
+    All,
+    /// With the later groups and sentences.
+    Wide,
+    /// The later ones alone.
+    More,
+}
+
+/// How often a question that is trained on stands in a frame.
+const FRAMED: f64 = 0.12;
+
 /// All items but the pictures' ones.
 pub fn plan(
     corpus: &Corpus,
@@ -112,33 +138,53 @@ impl Planner<'_> {
         for &phrasing in phrasings {
             // A generator for each part: another count in one leaves the clips of the others as they are.
             self.begin(split, phrasing, "spoken questions");
-            let questions = self.questions(counts.spoken_questions / phrasings.len(), phrasing);
+            let part = |count: usize| count / phrasings.len();
+            let questions = self.questions(part(counts.spoken_questions), phrasing, Drawn::All);
             self.spoken(split, voices, questions);
             self.begin(split, phrasing, "spoken talk");
-            let talk = self.talk(counts.spoken_talk / phrasings.len(), phrasing);
+            let talk = self.talk(part(counts.spoken_talk), phrasing, DrawnTalk::All);
             self.spoken(split, voices, talk);
             self.begin(split, phrasing, "spoken prose");
-            let prose = self.prose(counts.spoken_prose / phrasings.len(), phrasing);
+            let prose = self.prose(part(counts.spoken_prose), phrasing);
             self.spoken(split, voices, prose);
             self.begin(split, phrasing, "spoken chat");
-            let chat = self.chat(counts.spoken_chat / phrasings.len(), phrasing);
+            let chat = self.chat(part(counts.spoken_chat), phrasing);
             self.spoken(split, voices, chat);
+            // Voices that the ears read well: of what can't be read nothing is learnt.
+            let clear = speech::clear(voices);
+            self.begin(split, phrasing, "spoken more questions");
+            let questions =
+                self.questions(part(counts.spoken_more_questions), phrasing, Drawn::More);
+            self.spoken(split, &clear, questions);
+            self.begin(split, phrasing, "spoken more talk");
+            let talk = self.talk(part(counts.spoken_more_talk), phrasing, DrawnTalk::More);
+            self.spoken(split, &clear, talk);
 
             self.begin(split, phrasing, "simulated questions");
-            let questions = self.questions(counts.simulated_questions / phrasings.len(), phrasing);
+            let (drawn, drawn_talk) = match split {
+                Split::Train => (Drawn::Wide, DrawnTalk::Wide),
+                _ => (Drawn::All, DrawnTalk::All),
+            };
+            let questions = self.questions(part(counts.simulated_questions), phrasing, drawn);
             self.simulated(split, questions);
+            self.begin(split, phrasing, "simulated sums");
+            let sums = self.questions(part(counts.simulated_sums), phrasing, Drawn::Sums);
+            self.simulated(split, sums);
             self.begin(split, phrasing, "simulated talk");
-            let talk = self.talk(counts.simulated_talk / phrasings.len(), phrasing);
+            let talk = self.talk(part(counts.simulated_talk), phrasing, drawn_talk);
             self.simulated(split, talk);
             self.begin(split, phrasing, "simulated prose");
-            let prose = self.prose(counts.simulated_prose / phrasings.len(), phrasing);
+            let prose = self.prose(part(counts.simulated_prose), phrasing);
             self.simulated(split, prose);
 
             self.begin(split, phrasing, "typed questions");
-            let questions = self.questions(counts.typed_questions / phrasings.len(), phrasing);
+            let questions = self.questions(part(counts.typed_questions), phrasing, drawn);
             self.typed(split, questions);
+            self.begin(split, phrasing, "typed sums");
+            let sums = self.questions(part(counts.typed_sums), phrasing, Drawn::Sums);
+            self.typed(split, sums);
             self.begin(split, phrasing, "typed chat");
-            let chat = self.chat(counts.typed_chat / phrasings.len(), phrasing);
+            let chat = self.chat(part(counts.typed_chat), phrasing);
             self.typed(split, chat);
         }
         self.sounds(split, counts.sounds);
@@ -149,10 +195,18 @@ impl Planner<'_> {
     }
 
     /// Intents in turn, more often those with many answers; of each, phrasings in turn.
-    fn questions(&mut self, count: usize, phrasing: Phrasing) -> Vec<Line> {
+    fn questions(&mut self, count: usize, phrasing: Phrasing, drawn: Drawn) -> Vec<Line> {
         let intents = &self.corpus.intents;
         let mut turns: Vec<usize> = Vec::new();
         for (i, intent) in intents.iter().enumerate() {
+            let fits = match drawn {
+                Drawn::Sums => intent.is_sum,
+                Drawn::More => !intent.more.is_empty(),
+                Drawn::All | Drawn::Wide => true,
+            };
+            if !fits {
+                continue;
+            }
             turns.extend(std::iter::repeat_n(i, intent.weight()));
         }
         let mut orders: Vec<Vec<usize>> = vec![Vec::new(); intents.len()];
@@ -160,28 +214,37 @@ impl Planner<'_> {
         while lines.len() < count {
             turns.shuffle(&mut self.rng);
             for &i in turns.iter().take(count - lines.len()) {
-                let templates = templates(&intents[i], phrasing);
+                let templates = templates(&intents[i], phrasing, drawn);
                 if orders[i].is_empty() {
                     orders[i] = (0..templates.len()).collect();
                     orders[i].shuffle(&mut self.rng);
                 }
-                let template = &templates[orders[i].pop().unwrap_or(0)];
+                let template = templates[orders[i].pop().unwrap_or(0)];
                 lines.push(question(&intents[i], template, phrasing, &mut self.rng));
             }
         }
         for line in &mut lines {
+            if matches!(drawn, Drawn::Wide | Drawn::Sums) && self.rng.random_bool(FRAMED) {
+                let asked = Row::from([("q".to_owned(), line.words.clone())]);
+                let frame = &self.corpus.frames[self.rng.random_range(0..self.corpus.frames.len())];
+                line.words = frame.with(&asked);
+            }
             line.words = opened(&line.words, &self.corpus.openings_query, &mut self.rng);
         }
         lines
     }
 
     /// Three fifths from the groups of talk, the rest the assistant's own questions put to somebody else.
-    fn talk(&mut self, count: usize, phrasing: Phrasing) -> Vec<Line> {
-        let groups = &self.corpus.talk;
+    fn talk(&mut self, count: usize, phrasing: Phrasing, drawn: DrawnTalk) -> Vec<Line> {
+        let groups = talk_groups(&self.corpus.talk, phrasing, drawn);
+        let questions = match drawn {
+            DrawnTalk::All => Drawn::All,
+            DrawnTalk::Wide | DrawnTalk::More => Drawn::Wide,
+        };
         let mut lines = Vec::new();
         for i in 0..count {
-            let line = if i % 5 < 2 {
-                let asked = self.questions(1, phrasing).remove(0).words;
+            let line = if i % 5 < 2 && drawn != DrawnTalk::More {
+                let asked = self.questions(1, phrasing, questions).remove(0).words;
                 let (seen, unseen) = &self.corpus.to_others;
                 let wrap = if phrasing == Phrasing::Seen {
                     seen
@@ -193,16 +256,11 @@ impl Planner<'_> {
                 let words = self.filled(template, &asked, phrasing);
                 Line::noise(words, "to-others", phrasing)
             } else {
-                let group: &Talk = &groups[self.rng.random_range(0..groups.len())];
-                let all = if phrasing == Phrasing::Seen {
-                    &group.seen
-                } else {
-                    &group.unseen
-                };
-                let template = &all[self.rng.random_range(0..all.len())];
+                let (group, all) = &groups[self.rng.random_range(0..groups.len())];
+                let template = all[self.rng.random_range(0..all.len())];
                 let words = self.filled(template, &Row::new(), phrasing);
                 let words = opened(&words, &self.corpus.openings_talk, &mut self.rng);
-                Line::noise(words, &group.group, phrasing)
+                Line::noise(words, group, phrasing)
             };
             lines.push(line);
         }
@@ -330,10 +388,35 @@ impl Planner<'_> {
     }
 }
 
-fn templates(intent: &Intent, phrasing: Phrasing) -> &[Template] {
-    match phrasing {
-        Phrasing::Seen => &intent.seen,
-        Phrasing::Unseen => &intent.unseen,
+fn templates(intent: &Intent, phrasing: Phrasing, drawn: Drawn) -> Vec<&Template> {
+    match (phrasing, drawn) {
+        (Phrasing::Unseen, _) => intent.unseen.iter().collect(),
+        (Phrasing::Seen, Drawn::All) => intent.seen.iter().collect(),
+        (Phrasing::Seen, Drawn::More) => intent.more.iter().collect(),
+        (Phrasing::Seen, Drawn::Wide | Drawn::Sums) => {
+            intent.seen.iter().chain(&intent.more).collect()
+        }
+    }
+}
+
+/// Names and sentences of the groups that are drawn from.
+fn talk_groups(talk: &[Talk], phrasing: Phrasing, drawn: DrawnTalk) -> Vec<(&str, Vec<&Template>)> {
+    let groups = talk.iter().map(|group| {
+        let sentences = sentences(group, phrasing, drawn);
+        (group.group.as_str(), sentences)
+    });
+    groups.filter(|(_, all)| !all.is_empty()).collect()
+}
+
+fn sentences(group: &Talk, phrasing: Phrasing, drawn: DrawnTalk) -> Vec<&Template> {
+    let later = group.seen.is_empty();
+    match (phrasing, drawn) {
+        (Phrasing::Unseen, DrawnTalk::All) if later => Vec::new(),
+        (Phrasing::Unseen, DrawnTalk::More) if !later => Vec::new(),
+        (Phrasing::Unseen, _) => group.unseen.iter().collect(),
+        (Phrasing::Seen, DrawnTalk::All) => group.seen.iter().collect(),
+        (Phrasing::Seen, DrawnTalk::More) => group.more.iter().collect(),
+        (Phrasing::Seen, DrawnTalk::Wide) => group.seen.iter().chain(&group.more).collect(),
     }
 }
 
@@ -376,7 +459,6 @@ pub(super) fn rng_for(seed: u64, id: &str) -> StdRng {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::speech;
     use std::path::Path;
 
     fn planned() -> Vec<Planned> {

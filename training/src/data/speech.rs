@@ -113,6 +113,16 @@ fn voice(engine: Engine, id: &str, split: Split, weight: u32, pitch_hz: f32) -> 
     }
 }
 
+/// The more natural voices of some, or all where none is: espeak's are read wrong twice as often.
+pub fn clear(voices: &[Voice]) -> Vec<Voice> {
+    let clear = voices.iter().filter(|voice| voice.engine != Engine::Espeak);
+    let clear: Vec<Voice> = clear.cloned().collect();
+    match clear.is_empty() {
+        true => voices.to_vec(),
+        false => clear,
+    }
+}
+
 /// One voice by weight.
 pub fn choose<'a>(voices: &'a [Voice], rng: &mut StdRng) -> &'a Voice {
     match voices.choose_weighted(rng, |voice| voice.weight) {

@@ -4,11 +4,11 @@ mod interval;
 mod model;
 mod people;
 mod report;
-mod words;
 
-pub use report::{Chat, Latency, MEASURES, Measure, Report, Row};
+pub use report::{Chat, Latency, MEASURES, Measure, Report, Row, Wrong};
 
 use crate::data::normalise;
+use crate::words::word_errors;
 use crate::{Error, Item, Kind, Phrasing, Result, Split, read_items};
 use model::{Reply, Subject};
 use rand::SeedableRng;
@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use vita_model::Vita;
-use words::word_errors;
 
 /// So many failures of each row are shown in the JSON.
 const EXAMPLES: usize = 12;
@@ -79,11 +78,13 @@ pub fn run(vita: Vita, options: &Options, progress: &dyn Fn(usize, usize)) -> Re
     let rows = drawn
         .iter()
         .map(|(measure, chosen)| row(measure, chosen, &items, &replies));
+    let (rows, wrong): (Vec<Row>, Vec<Vec<Wrong>>) = rows.unzip();
     let mut report = Report {
         model: options.name.clone(),
         seed: options.seed,
         limit: options.limit,
-        rows: rows.collect(),
+        rows,
+        wrong: wrong.into_iter().flatten().collect(),
         chat: None,
         latency: latency(&items, &replies),
         notes: Vec::new(),
@@ -150,8 +151,8 @@ fn row(
     chosen: &[usize],
     items: &[Item],
     replies: &BTreeMap<usize, Reply>,
-) -> Row {
-    let (mut right, mut total, mut examples) = (0, 0, Vec::new());
+) -> (Row, Vec<Wrong>) {
+    let (mut right, mut total, mut failures) = (0, 0, Vec::new());
     for &i in chosen {
         let (item, reply) = (&items[i], &replies[&i]);
         let (good, all) = match measure.errors {
@@ -160,11 +161,13 @@ fn row(
         };
         right += good;
         total += all;
-        if (good > 0) == measure.errors && examples.len() < EXAMPLES {
-            examples.push(failure(item, reply));
+        if (good > 0) == measure.errors {
+            failures.push(failure(measure.key, item, reply));
         }
     }
-    Row::new(measure, right, total, examples)
+    let examples = failures.iter().take(EXAMPLES).map(Wrong::to_string);
+    let row = Row::new(measure, right, total, examples.collect());
+    (row, failures)
 }
 
 fn is_right(key: &str, item: &Item, reply: &Reply) -> bool {
@@ -184,21 +187,21 @@ pub fn answer_is_right(item: &Item, answer: &str) -> bool {
     }
 }
 
-fn failure(item: &Item, reply: &Reply) -> String {
-    let heard = reply
-        .transcript
-        .as_ref()
-        .map_or(String::new(), |t| format!(" heard {t:?}"));
-    let voice = item
-        .voice
-        .as_deref()
-        .or(item.group.as_deref())
-        .unwrap_or("?");
+fn failure(key: &'static str, item: &Item, reply: &Reply) -> Wrong {
     let states = &reply.states;
-    format!(
-        "{voice}: {:?}{heard} → {:.2}/{:.2}/{:.2} {:?}, expected {:?}",
-        item.words, states.query, states.noise, states.text, reply.text, item.answer
-    )
+    Wrong {
+        key,
+        id: item.id.clone(),
+        kind: item.kind,
+        group: item.group.clone(),
+        intent: item.intent.clone(),
+        voice: item.voice.clone(),
+        words: item.words.clone(),
+        heard: reply.transcript.clone(),
+        expected: item.answer.clone(),
+        said: reply.text.clone(),
+        states: [states.query, states.noise, states.text],
+    }
 }
 
 fn latency(items: &[Item], replies: &BTreeMap<usize, Reply>) -> Option<Latency> {

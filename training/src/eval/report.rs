@@ -1,6 +1,7 @@
 //! The table, for people and for programs.
 
 use super::interval::wilson;
+use crate::Kind;
 use serde::Serialize;
 use std::fmt;
 
@@ -52,6 +53,42 @@ impl Row {
             passed: (total > 0).then_some(reached),
             examples,
         }
+    }
+}
+
+/// An item that a row counts as wrong.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Wrong {
+    /// The row.
+    pub key: &'static str,
+    pub id: String,
+    pub kind: Kind,
+    pub group: Option<String>,
+    pub intent: Option<String>,
+    pub voice: Option<String>,
+    /// What was said or typed, where that is known.
+    pub words: String,
+    /// What the ears wrote of it.
+    pub heard: Option<String>,
+    pub expected: Option<String>,
+    /// What the model said; nothing where only the state counts.
+    pub said: String,
+    /// Probabilities of the states query, noise and text.
+    pub states: [f64; 3],
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let voice = self.voice.as_deref().or(self.group.as_deref());
+        write!(f, "{}: {:?}", voice.unwrap_or("?"), self.words)?;
+        if let Some(heard) = &self.heard {
+            write!(f, " heard {heard:?}")?;
+        }
+        let ([query, noise, text], said, expected) = (self.states, &self.said, &self.expected);
+        write!(
+            f,
+            " → {query:.2}/{noise:.2}/{text:.2} {said:?}, expected {expected:?}"
+        )
     }
 }
 
@@ -203,6 +240,9 @@ pub struct Report {
     /// Most items a row.
     pub limit: Option<usize>,
     pub rows: Vec<Row>,
+    /// All that the rows count as wrong, in their order.
+    #[serde(skip)]
+    pub wrong: Vec<Wrong>,
     pub chat: Option<Chat>,
     pub latency: Option<Latency>,
     /// What could not be measured.

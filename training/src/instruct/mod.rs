@@ -14,11 +14,14 @@ use crate::media::Store;
 use crate::record::{Line, Record};
 use crate::sampler::{Sampler, generator};
 use crate::{
-    Error, Example, Examples, InstructStage, Item, Places, Recipe, Result, Split, Stage, read_items,
+    Error, Example, Examples, InstructStage, Item, Kind, Places, Recipe, Result, Split, Stage,
+    read_items,
 };
+use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use vita_model::build::TRAINED_FILE;
 use vita_model::train::Schedule;
 
 /// Updates between two pictures of the curves.
@@ -69,6 +72,7 @@ pub struct Run {
     examples: Examples,
     training: Vec<Item>,
     validation: Vec<Example>,
+    watched: Vec<Example>,
     sampler: Sampler,
 }
 
@@ -90,24 +94,26 @@ impl Run {
                 .cloned()
                 .collect::<Vec<_>>()
         };
-        let training = makeable(Split::Train);
+        let mut training = makeable(Split::Train);
+        training.retain(|item| {
+            item.kind != Kind::Query || examples.understood(item) >= stage.understood
+        });
         if training.is_empty() {
             return Err(Error::Input(format!(
                 "none of the {} items can be trained on: none is of the split train, or their sounds and pictures have no features yet (run the stage features first)",
                 items.len()
             )));
         }
-        let mut validation = choose(&makeable(Split::Valid), stage.validate_items, recipe.seed);
-        validation.extend(choose(
-            &makeable(Split::Test),
-            stage.watch_items,
-            recipe.seed,
-        ));
-        let validation = validation.iter().enumerate().map(|(i, item)| {
-            let rng = &mut generator(recipe.seed, 5, i as u64);
-            examples.make(item, rng)
-        });
-        let validation = validation.collect::<Result<_>>()?;
+        let measured = |split, count| {
+            let chosen = choose(&makeable(split), count, recipe.seed);
+            let made = chosen.iter().enumerate().map(|(i, item)| {
+                let rng = &mut generator(recipe.seed, 5, i as u64);
+                examples.make(item, rng)
+            });
+            made.collect::<Result<Vec<_>>>()
+        };
+        let validation = measured(Split::Valid, stage.validate_items)?;
+        let watched = measured(Split::Test, stage.watch_items)?;
         let mut sampler = Sampler::new(&training, stage.mix, recipe.seed);
         if let Some(checkpoint) = Checkpoint::newest(&folder)? {
             sampler.draws = checkpoint.progress.draws;
@@ -121,6 +127,7 @@ impl Run {
             examples,
             training,
             validation,
+            watched,
             sampler,
         })
     }
@@ -182,6 +189,14 @@ impl Run {
         measures::measure(&self.learner, &self.validation)
     }
 
+    /// How it does on those of the split `test`, which decide nothing; `None` where none are watched.
+    pub fn watch(&self) -> Result<Option<Measures>> {
+        if self.watched.is_empty() {
+            return Ok(None);
+        }
+        measures::measure(&self.learner, &self.watched).map(Some)
+    }
+
     pub fn save(&self) -> Result<()> {
         let progress = Progress {
             step: self.learner.step(),
@@ -235,6 +250,9 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
             let found = run.measure()?;
             bar.println(found.to_string());
             note(&mut lines, Line::Valid(found.clone()))?;
+            if let Some(watched) = run.watch()? {
+                note(&mut lines, Line::Watched(watched))?;
+            }
             measures = Some(found);
         }
         if ends || step.is_multiple_of(CURVE_UPDATES) {
@@ -257,7 +275,8 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     })
 }
 
-/// Writes what the newest checkpoint has learnt, as it is put into a model's folder; gives its updates.
+/// Writes what the newest checkpoint has learnt, beside what the model had from earlier stages, as it is put into
+/// a model's folder; gives its updates.
 pub fn export(recipe: &Recipe, places: &Places, file: &Path) -> Result<u64> {
     let folder = places.stage(Stage::Instruct);
     let checkpoint = Checkpoint::newest(&folder)?;
@@ -267,7 +286,15 @@ pub fn export(recipe: &Recipe, places: &Places, file: &Path) -> Result<u64> {
     })?;
     let mut learner = Learner::load(&places.model, stage_of(recipe)?, recipe.seed)?;
     learner.restore(&checkpoint)?;
-    vita_model::train::save(file, &learner.tensors()?, true)?;
+    let mut tensors = learner.tensors()?;
+    // what a stage before this one has learnt, and this one left alone
+    let begun_with = places.model.join(TRAINED_FILE);
+    if begun_with.is_file() {
+        for (name, tensor) in candle_core::safetensors::load(&begun_with, &Device::Cpu)? {
+            tensors.entry(name).or_insert(tensor);
+        }
+    }
+    vita_model::train::save(file, &tensors, true)?;
     Ok(checkpoint.progress.step)
 }
 
