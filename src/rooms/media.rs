@@ -28,6 +28,23 @@ impl Media {
     }
 }
 
+impl Media {
+    /// What there is between two times, as a stream that begins at the first of them.
+    pub fn between(&self, from: ClockTime, to: ClockTime) -> Self {
+        Self {
+            sound: part(&self.sound, from, to),
+            frames: part(&self.frames, from, to),
+        }
+    }
+}
+
+fn part<T: Clone>(media: &[(ClockTime, T)], from: ClockTime, to: ClockTime) -> Vec<(ClockTime, T)> {
+    let inside = media.iter().filter(|(at, _)| (from..to).contains(at));
+    inside
+        .map(|(at, medium)| (*at - from, medium.clone()))
+        .collect()
+}
+
 fn sound(script: &Script) -> anyhow::Result<Vec<(ClockTime, Vec<f32>)>> {
     let place = |at: ClockTime| {
         let samples = at.nseconds() * SAMPLE_RATE_HZ / ClockTime::SECOND.nseconds();

@@ -32,26 +32,59 @@ enum Told {
     End,
 }
 
-/// What was told, in order.
+/// What was told, in order. After a restart times and numbers begin anew.
 pub fn play(script: &Script) -> anyhow::Result<Vec<Body>> {
     let media = Media::of(script)?;
-    let stage = Stage::new(script, &media)?;
-    stage.show(&media)?;
     let mut told = Vec::new();
-    for act in &script.acts {
-        stage.carry_out(act, script.step_ms, &mut told)?;
+    let mut from = ClockTime::ZERO;
+    let mut acts = script.acts.as_slice();
+    let restarts = acts.iter().filter(|act| act.restart).count();
+    for session in 0..=restarts {
+        let next = acts.iter().position(|act| act.restart);
+        let (part, rest) = match next {
+            Some(restart) => (&acts[..restart], &acts[restart + 1..]),
+            None => (acts, [].as_slice()),
+        };
+        let to = next.map_or(script.length(), |restart| time(acts[restart].at_secs));
+        let played = Part {
+            session_id: session as u64 + 1,
+            from,
+            length: to - from,
+            acts: part,
+            is_last: next.is_none(),
+        };
+        told.extend(played.play(script, &media.between(from, to))?);
+        (from, acts) = (to, rest);
     }
-    stage.write(" ", script.length())?;
-    stage.text.end_of_stream().context("text")?;
-    let deadline = Instant::now() + PATIENCE;
-    while !stage.listen(POLL, &mut told)? {
-        if Instant::now() > deadline {
-            bail!("the room has not come to its end");
-        }
-    }
-    // Elements post on threads of their own: each in order, but not among each other.
-    told.sort_by_key(stream_time_ns);
     Ok(told)
+}
+
+/// What one pipeline plays: all of a script, or what lies between two restarts of the source.
+struct Part<'a> {
+    session_id: u64,
+    from: ClockTime,
+    length: ClockTime,
+    acts: &'a [Act],
+    is_last: bool,
+}
+
+impl Part<'_> {
+    fn play(&self, script: &Script, media: &Media) -> anyhow::Result<Vec<Body>> {
+        let stage = Stage::new(script, media, self.session_id)?;
+        stage.show(media)?;
+        let mut told = Vec::new();
+        for act in self.acts {
+            stage.carry_out(act, self.from, script.step_ms, &mut told)?;
+        }
+        stage.write(" ", self.length)?;
+        match self.is_last {
+            true => stage.end(&mut told)?,
+            false => stage.break_off(self.length, script.step_ms, &mut told)?,
+        }
+        // Elements post on threads of their own: each in order, but not among each other.
+        told.sort_by_key(stream_time_ns);
+        Ok(told)
+    }
 }
 
 /// Where in the stream it was told; each element's messages come in this order.
@@ -83,7 +116,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(script: &Script, media: &Media) -> anyhow::Result<Self> {
+    fn new(script: &Script, media: &Media, session_id: u64) -> anyhow::Result<Self> {
         let size = media.frames.first().map(|(_, frame)| frame.dimensions());
         let pipeline = gst::parse::launch(&launch(script, size)).context("the pipeline")?;
         let pipeline = pipeline
@@ -108,7 +141,7 @@ impl Stage {
         let (sender, told) = sync_channel(TOLD_CAPACITY);
         let bus = pipeline.bus().context("a pipeline's bus")?;
         bus.set_sync_handler(move |_, message| {
-            listen(message, &sender);
+            listen(message, session_id, &sender);
             gst::BusSyncReply::Drop
         });
         let stage = Self {
@@ -141,8 +174,15 @@ impl Stage {
         Ok(())
     }
 
-    fn carry_out(&self, act: &Act, step_ms: u64, told: &mut Vec<Body>) -> anyhow::Result<()> {
-        let at = time(act.at_secs);
+    /// `from`: when in the script the pipeline's stream begins.
+    fn carry_out(
+        &self,
+        act: &Act,
+        from: ClockTime,
+        step_ms: u64,
+        told: &mut Vec<Body>,
+    ) -> anyhow::Result<()> {
+        let at = time(act.at_secs) - from;
         if let Some(text) = &act.ask {
             return self.write(text, at);
         }
@@ -150,8 +190,7 @@ impl Stage {
             return Ok(());
         }
         self.write(" ", at)?;
-        let step = ClockTime::from_mseconds(step_ms);
-        self.wait_for(at.saturating_sub(step), told)?;
+        self.wait_for(at, step_ms, told)?;
         match &act.logit_bias {
             Some(bias) => self.sink.set_property("logit-bias", bias),
             None => self.sink.emit_by_name::<()>("reset", &[]),
@@ -164,8 +203,35 @@ impl Stage {
         push(&self.text, text.as_bytes().to_vec(), at, None)
     }
 
-    /// Waits until the dialogue has come beyond `time`, but for the last step.
-    fn wait_for(&self, time: ClockTime, told: &mut Vec<Body>) -> anyhow::Result<()> {
+    /// The streams end, and everything that was asked has its end.
+    fn end(&self, told: &mut Vec<Body>) -> anyhow::Result<()> {
+        self.text.end_of_stream().context("text")?;
+        let deadline = Instant::now() + PATIENCE;
+        while !self.listen(POLL, told)? {
+            if Instant::now() > deadline {
+                bail!("the room has not come to its end");
+            }
+        }
+        Ok(())
+    }
+
+    /// The source is gone at a time: the pipeline goes down in the middle of everything, and says what it ends.
+    fn break_off(&self, at: ClockTime, step_ms: u64, told: &mut Vec<Body>) -> anyhow::Result<()> {
+        self.wait_for(at, step_ms, told)?;
+        let _ = self.pipeline.set_state(gst::State::Null);
+        while let Ok(message) = self.told.try_recv() {
+            match message {
+                Told::Body(body) => told.push(*body),
+                Told::Error(error) => bail!(error),
+                Told::End => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the dialogue has come to `time`, but for a step that would go beyond it.
+    fn wait_for(&self, time: ClockTime, step_ms: u64, told: &mut Vec<Body>) -> anyhow::Result<()> {
+        let time = time.saturating_sub(ClockTime::from_mseconds(step_ms));
         let deadline = Instant::now() + PATIENCE;
         loop {
             let stats = self.sink.property::<gst::Structure>("stats");
@@ -261,8 +327,11 @@ fn rows(frame: &RgbImage) -> Vec<u8> {
 }
 
 /// Runs on the threads that post.
-fn listen(message: &gst::Message, told: &SyncSender<Told>) {
-    let session = Session { id: 1, model: None };
+fn listen(message: &gst::Message, session_id: u64, told: &SyncSender<Told>) {
+    let session = Session {
+        id: session_id,
+        model: None,
+    };
     let event = match message.view() {
         gst::MessageView::Element(element) => {
             match element

@@ -77,6 +77,9 @@ pub struct Act {
     pub ask: Option<String>,
     #[serde(default)]
     pub reset: bool,
+    /// The source goes away and is there again: a new pipeline, and a new dialogue.
+    #[serde(default)]
+    pub restart: bool,
     /// Another bias from the next question on.
     pub logit_bias: Option<String>,
     /// The source loses this medium, for so many seconds.
@@ -171,12 +174,13 @@ impl Act {
         let given = [
             self.ask.is_some(),
             self.reset,
+            self.restart,
             self.logit_bias.is_some(),
             self.lose.is_some(),
         ];
         if given.iter().filter(|given| **given).count() != 1 {
             bail!(
-                "act at {} s: expected one of ask, reset, logit_bias and lose",
+                "act at {} s: expected one of ask, reset, restart, logit_bias and lose",
                 self.at_secs
             );
         }
