@@ -227,7 +227,9 @@ fn lightness(cutout: &RgbaImage) -> (f32, f32) {
 
 /// The pixel's light and shade in another colour.
 fn tinted(pixel: [f32; 3], colour: [u8; 3], (dark, light): (f32, f32)) -> [f32; 3] {
-    let along = ((luma(pixel) - dark) / (light - dark).max(40.0)).clamp(-0.3, 1.3);
+    // around the middle, so that what is all of one lightness does not become dark
+    let middle = 0.5 * (dark + light);
+    let along = (0.5 + (luma(pixel) - middle) / (light - dark).max(40.0)).clamp(-0.3, 1.3);
     let shade = 0.55 + 0.55 * along;
     let colour = colour.map(f32::from);
     let near_grey = colour[0] == colour[1] && colour[1] == colour[2];
