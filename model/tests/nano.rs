@@ -4,10 +4,14 @@
 use candle_core::{Device, Tensor};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use vita_model::audio::{DecoderConfig, Whisper, WhisperConfig, WhisperDecoder};
 use vita_model::build::{self, Bases, Labels};
 use vita_model::checkpoint::{Inspection, Shards};
+use vita_model::fbank::{Fbank, normalise_whisper};
+use vita_model::nn::{Linear, Weights};
 use vita_model::prompt::{Content, Conversation, Role, Segment, Turn};
+use vita_model::vision::EfficientNetLite0;
 use vita_model::{GenerateOptions, LoadOptions, Vita, wav};
 
 const RECORDINGS: &str = "/usr/share/pocketsphinx/test/data/librivox";
@@ -82,6 +86,85 @@ fn it_reads_a_speech() {
                     your country.";
     let read = transcript(&cache().join("media/jfk.wav"));
     assert_eq!(words(&read), words(expected), "{read}");
+}
+
+/// See `scripts/golden-whisper`. CTranslate2 shares no code with ours.
+#[test]
+fn its_ears_equal_another_implementation() {
+    let file = repository().join("tests/golden/whisper_tiny_en.safetensors");
+    let golden = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let integers = |name: &str| golden[name].to_vec1::<i64>().unwrap();
+    let config: WhisperConfig = toml::from_str(
+        "d-model = 384\nencoder-attention-heads = 6\nencoder-ffn-dim = 1536\nencoder-layers = 4",
+    )
+    .unwrap();
+    let decoder: DecoderConfig = toml::from_str(
+        "vocab-size = 51864\ndecoder-attention-heads = 6\ndecoder-ffn-dim = 1536\ndecoder-layers = 4",
+    )
+    .unwrap();
+    let weights = Shards::from_file(&folder().join("ears.safetensors")).unwrap();
+    let w = Weights::f32(Arc::new(weights));
+    let samples = wav::read(&cache().join("media/jfk.wav")).unwrap().samples;
+    let mut features = Fbank::whisper().compute(&samples).unwrap();
+    normalise_whisper(&mut features);
+    let features = Tensor::from_vec(features, ((), 80), &Device::Cpu).unwrap();
+    let encoded = Whisper::new(&config, &w.pp("encoder")).unwrap();
+    let encoded = encoded.forward(&features).unwrap();
+    let steps: Vec<u32> = integers("steps").iter().map(|&s| s as u32).collect();
+    let steps = Tensor::new(steps, &Device::Cpu).unwrap();
+    let kept = encoded.values.get(0).unwrap().index_select(&steps, 0);
+    assert_near(&kept.unwrap(), &golden["encoded"], 1e-3, "encoder");
+
+    let ids = [integers("prompt"), integers("ids")].concat();
+    let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+    let decoder = WhisperDecoder::new(384, &decoder, &w.pp("decoder")).unwrap();
+    let mut state = decoder.begin(&encoded).unwrap();
+    let logits = decoder.step(&ids[..ids.len() - 1], &mut state).unwrap();
+    let prompt = integers("prompt").len();
+    let kept: Vec<u32> = (0..51_864).step_by(32).collect();
+    let kept = Tensor::new(kept, &Device::Cpu).unwrap();
+    let written = logits.narrow(0, prompt - 1, ids.len() - prompt).unwrap();
+    let written = written.contiguous().unwrap().index_select(&kept, 1);
+    assert_near(&written.unwrap(), &golden["logits"], 5e-3, "logits");
+}
+
+/// See `scripts/golden-efficientnet`: onnxruntime, on a graph that is not of ours.
+#[test]
+fn its_eyes_equal_another_implementation() {
+    let file = repository().join("tests/golden/efficientnet_lite0.safetensors");
+    let golden = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let weights = Shards::from_file(&folder().join("eyes.safetensors")).unwrap();
+    let w = Weights::f32(Arc::new(weights));
+    let picture = image::open(repository().join("tests/golden/inputs/image_448.png")).unwrap();
+    let picture = picture.crop_imm(0, 0, 224, 224).to_rgb8().into_raw();
+    let pixels: Vec<f32> = picture.into_iter().map(f32::from).collect();
+    let pixels = Tensor::from_vec(pixels, (1, 224, 224, 3), &Device::Cpu).unwrap();
+    let pixels = ((pixels - 127.0).unwrap() / 128.0).unwrap();
+    let pixels = pixels.permute((0, 3, 1, 2)).unwrap();
+    let map = EfficientNetLite0::new(&w)
+        .unwrap()
+        .forward(&pixels)
+        .unwrap();
+    let channels: Vec<u32> = (0..1280).step_by(8).collect();
+    let channels = Tensor::new(channels, &Device::Cpu).unwrap();
+    let kept = map.get(0).unwrap().contiguous().unwrap();
+    let kept = kept.index_select(&channels, 2).unwrap();
+    assert_near(&kept, &golden["features"], 1e-3, "features");
+    let classifier = Linear::new(1280, 1000, &w.pp("_fc")).unwrap();
+    let mean = map.flatten(1, 2).unwrap().mean(1).unwrap();
+    let logits = classifier.forward(&mean).unwrap().get(0).unwrap();
+    assert_near(&logits, &golden["logits"], 1e-3, "logits");
+}
+
+fn assert_near(ours: &Tensor, theirs: &Tensor, tolerance: f32, what: &str) {
+    assert_eq!(ours.dims(), theirs.dims(), "{what}");
+    let difference = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap();
+    let difference = difference.to_scalar::<f32>().unwrap();
+    println!(
+        "{what}: {:?}, greatest difference {difference:.1e}, tolerance {tolerance:.0e}",
+        ours.dims()
+    );
+    assert!(difference <= tolerance, "{what}: {difference}");
 }
 
 #[test]
@@ -179,7 +262,7 @@ fn it_names_the_main_thing_of_a_photo() {
             "{photo}: {names}"
         );
         let ids = nano().tokenizer().encode_text(&names).unwrap();
-        assert_eq!(seen[0].vectors.dims(), [ids.len() + 16, 576]);
+        assert_eq!(seen[0].vectors.dims(), [ids.len() + 17, 576]);
     }
 }
 

@@ -1,0 +1,183 @@
+//! How long the elements hold the threads that stream into them, while the model is busy: a tracer on every chain function.
+//!
+//! ```sh
+//! cargo run --release --example block_time -- talk.mp4 --model nano --copies 4 --seconds 60
+//! ```
+//!
+//! Plays an MP4 (H.264 and AAC) in several pipelines at its own pace and prints a row of JSON for each kind of our elements: buffers, and the
+//! median, 99th percentile and longest time in microseconds of a call of its chain function, without what the elements behind it
+//! took in that call. Time that the thread was ready but another ran is left out (`/proc/thread-self/schedstat`), so that a busy machine does not
+//! count as a block of ours; time in locks, sleeps and the arithmetic counts.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Parser;
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+#[derive(Parser)]
+#[command(about = "Measure how long our elements hold a streaming thread")]
+struct Args {
+    file: PathBuf,
+    #[arg(long, default_value = "nano")]
+    model: String,
+    /// Pipelines beside each other
+    #[arg(long, default_value_t = 4)]
+    copies: usize,
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+}
+
+/// Nanoseconds of calls, by element factory.
+static CALLS: Mutex<BTreeMap<String, Vec<u64>>> = Mutex::new(BTreeMap::new());
+
+/// A chain function that has not returned.
+struct Call {
+    /// Of ours only.
+    factory: Option<String>,
+    begun: Instant,
+    waited_ns: u64,
+    /// What chain functions inside took.
+    inner_ns: u64,
+}
+
+thread_local! {
+    static OPEN: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How long this thread was ready while another ran.
+fn waited_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let field = text.split_whitespace().nth(1);
+    field.and_then(|ns| ns.parse().ok()).unwrap_or(0)
+}
+
+fn ours(pad: &gst::Pad) -> Option<String> {
+    let factory = pad.parent_element()?.factory()?.name();
+    factory.starts_with("vita").then(|| factory.to_string())
+}
+
+mod imp {
+    use super::*;
+
+    #[derive(Default)]
+    pub struct BlockTracer;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for BlockTracer {
+        const NAME: &'static str = "VitaBlockTracer";
+        type Type = super::BlockTracer;
+        type ParentType = gst::Tracer;
+    }
+
+    impl ObjectImpl for BlockTracer {
+        fn constructed(&self) {
+            self.parent_constructed();
+            self.register_hook(TracerHook::PadChainPre);
+            self.register_hook(TracerHook::PadChainPost);
+        }
+    }
+
+    impl GstObjectImpl for BlockTracer {}
+
+    impl TracerImpl for BlockTracer {
+        fn pad_chain_pre(&self, _ts: u64, pad: &gst::Pad, _buffer: &gst::Buffer) {
+            let call = Call {
+                factory: ours(pad),
+                waited_ns: waited_ns(),
+                begun: Instant::now(),
+                inner_ns: 0,
+            };
+            OPEN.with_borrow_mut(|open| open.push(call));
+        }
+
+        fn pad_chain_post(
+            &self,
+            _ts: u64,
+            _pad: &gst::Pad,
+            _result: Result<gst::FlowSuccess, gst::FlowError>,
+        ) {
+            let Some(call) = OPEN.with_borrow_mut(Vec::pop) else {
+                return;
+            };
+            let wall_ns = call.begun.elapsed().as_nanos() as u64;
+            let took_ns = wall_ns.saturating_sub(waited_ns().saturating_sub(call.waited_ns));
+            OPEN.with_borrow_mut(|open| {
+                if let Some(outer) = open.last_mut() {
+                    outer.inner_ns += took_ns;
+                }
+            });
+            let (Some(factory), Ok(mut calls)) = (call.factory, CALLS.lock()) else {
+                return;
+            };
+            let own_ns = took_ns.saturating_sub(call.inner_ns);
+            calls.entry(factory).or_default().push(own_ns);
+        }
+    }
+}
+
+glib::wrapper! {
+    pub struct BlockTracer(ObjectSubclass<imp::BlockTracer>) @extends gst::Tracer, gst::Object;
+}
+
+/// The branches of `pipelines/file.launch`, with a clock in them where a camera has its own.
+fn launch(args: &Args) -> String {
+    let (file, model) = (args.file.display(), &args.model);
+    format!(
+        "filesrc location=\"{file}\" ! qtdemux name=demux vitallmsink name=llm model={model}
+         demux. ! queue ! h264parse ! vitaframesampler rate=1/1 ! avdec_h264 ! videoconvert ! video/x-raw,format=RGB
+         ! identity sync=true ! vitaencoder model={model} ! llm.video_0
+         demux. ! queue ! aacparse ! avdec_aac ! audioconvert ! audioresample ! audio/x-raw,format=F32LE,rate=16000,channels=1
+         ! identity sync=true ! vitavad ! vitamel ! vitaencoder model={model} ! llm.audio_0"
+    )
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    gst::init()?;
+    gstvita::plugin_register_static()?;
+    let tracer: BlockTracer = glib::Object::new();
+    let pipelines = (0..args.copies).map(|_| gst::parse::launch(&launch(&args)));
+    let pipelines: Vec<_> = pipelines
+        .collect::<Result<_, _>>()
+        .context("the pipeline cannot be made")?;
+    for pipeline in &pipelines {
+        pipeline.set_state(gst::State::Playing)?;
+    }
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        for pipeline in &pipelines {
+            let bus = pipeline.bus().context("a pipeline has a bus")?;
+            while let Some(message) = bus.pop() {
+                if let gst::MessageView::Error(error) = message.view() {
+                    anyhow::bail!("{}: {:?}", error.error(), error.debug());
+                }
+            }
+        }
+    }
+    for pipeline in &pipelines {
+        pipeline.set_state(gst::State::Null)?;
+    }
+    drop(tracer);
+    let calls = CALLS.lock().map_err(|e| anyhow::anyhow!("{e}"))?;
+    for (factory, calls) in calls.iter() {
+        let mut sorted = calls.clone();
+        sorted.sort_unstable();
+        let us = |share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize] as f64 / 1e3;
+        println!(
+            "{{\"element\":\"{factory}\",\"buffers\":{},\"median_us\":{:.1},\"p99_us\":{:.1},\"longest_us\":{:.1}}}",
+            sorted.len(),
+            us(0.5),
+            us(0.99),
+            us(1.0)
+        );
+    }
+    Ok(())
+}
