@@ -27,6 +27,9 @@ struct Args {
     file: PathBuf,
     #[arg(long, default_value = "nano")]
     model: String,
+    /// The features that its ears want
+    #[arg(long, default_value = "whisper")]
+    frontend: String,
     /// Pipelines beside each other
     #[arg(long, default_value_t = 4)]
     copies: usize,
@@ -128,14 +131,31 @@ glib::wrapper! {
 
 /// The branches of `pipelines/file.launch`, with a clock in them where a camera has its own.
 fn launch(args: &Args) -> String {
-    let (file, model) = (args.file.display(), &args.model);
+    let (file, model, frontend) = (args.file.display(), &args.model, &args.frontend);
     format!(
         "filesrc location=\"{file}\" ! qtdemux name=demux vitallmsink name=llm model={model}
          demux. ! queue ! h264parse ! vitaframesampler rate=1/1 ! avdec_h264 ! videoconvert ! video/x-raw,format=RGB
          ! identity sync=true ! vitaencoder model={model} ! llm.video_0
          demux. ! queue ! aacparse ! avdec_aac ! audioconvert ! audioresample ! audio/x-raw,format=F32LE,rate=16000,channels=1
-         ! identity sync=true ! vitavad ! vitamel ! vitaencoder model={model} ! llm.audio_0"
+         ! identity sync=true ! vitavad ! vitamel frontend={frontend} ! vitaencoder model={model} ! llm.audio_0"
     )
+}
+
+fn play(pipelines: &[gst::Element], duration: Duration) -> anyhow::Result<()> {
+    for pipeline in pipelines {
+        pipeline.set_state(gst::State::Playing)?;
+    }
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(100));
+        let buses = pipelines.iter().filter_map(|pipeline| pipeline.bus());
+        for message in buses.flat_map(|bus| std::iter::from_fn(move || bus.pop())) {
+            if let gst::MessageView::Error(error) = message.view() {
+                anyhow::bail!("{}: {:?}", error.error(), error.debug());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn main() -> anyhow::Result<()> {
@@ -147,24 +167,11 @@ fn main() -> anyhow::Result<()> {
     let pipelines: Vec<_> = pipelines
         .collect::<Result<_, _>>()
         .context("the pipeline cannot be made")?;
-    for pipeline in &pipelines {
-        pipeline.set_state(gst::State::Playing)?;
-    }
-    let end = Instant::now() + Duration::from_secs(args.seconds);
-    while Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(100));
-        for pipeline in &pipelines {
-            let bus = pipeline.bus().context("a pipeline has a bus")?;
-            while let Some(message) = bus.pop() {
-                if let gst::MessageView::Error(error) = message.view() {
-                    anyhow::bail!("{}: {:?}", error.error(), error.debug());
-                }
-            }
-        }
-    }
+    let played = play(&pipelines, Duration::from_secs(args.seconds));
     for pipeline in &pipelines {
         pipeline.set_state(gst::State::Null)?;
     }
+    played?;
     drop(tracer);
     let calls = CALLS.lock().map_err(|e| anyhow::anyhow!("{e}"))?;
     for (factory, calls) in calls.iter() {

@@ -125,6 +125,8 @@ impl LlmSink {
                     .as_ref()
                     .and_then(|s| s.nats.clone());
                 if let Some((nats, structure)) = nats.zip(custom.structure()) {
+                    // What is told of a stream comes after the stream.
+                    nats.up();
                     nats.tell(structure);
                 }
             }
