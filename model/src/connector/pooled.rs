@@ -30,7 +30,7 @@ impl PooledConfig {
     }
 }
 
-/// Adaptive average pooling → LayerNorm → Linear → GELU → Linear; see [`Slots`] for the vectors behind.
+/// Adaptive average pooling → LayerNorm → Linear → GELU → Linear; see `slots` for the vectors behind.
 #[derive(Debug, Clone)]
 pub struct PooledConnector {
     norm: LayerNorm,
