@@ -80,13 +80,6 @@ macro_rules! at_level {
 }
 pub(crate) use at_level;
 
-/// Runs `f` compiled for the highest level of this CPU, for loops that the compiler turns into vectors itself. `f` and
-/// what it calls must be `#[inline(always)]`.
-#[inline(always)]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    at_level!(Level::detect(), |s| s.enter(f), f())
-}
-
 /// The f32 operations of one level. `LANES` values in a vector.
 pub trait Simd: Copy + Send + Sync + 'static {
     type F: Copy;

@@ -1,10 +1,8 @@
 //! Matrix times a few vectors, for matrices so small that a general product's set-up would cost more than the product.
 
-use vita_kernels::simd::vectorised;
-
-/// Outputs that are computed side by side: enough for independent sums in flight, few enough that two rows of them stay
-/// in the registers of AVX2.
-const LANES: usize = 32;
+/// Outputs that are computed side by side: enough for 16 independent sums in flight, few enough that two rows of them
+/// stay in SSE registers.
+const LANES: usize = 16;
 
 /// A matrix `[outputs, inputs]` with a bias, laid out for [`Dense::apply`].
 pub(super) struct Dense {
@@ -45,14 +43,6 @@ impl Dense {
     /// Writes `matrix · row + bias` for each of `rows`, which begin `stride` values apart in `input`, to `output`, one
     /// after another.
     pub(super) fn apply(&self, input: &[f32], stride: usize, rows: usize, output: &mut [f32]) {
-        vectorised(
-            #[inline(always)]
-            || self.products(input, stride, rows, output),
-        );
-    }
-
-    #[inline(always)]
-    fn products(&self, input: &[f32], stride: usize, rows: usize, output: &mut [f32]) {
         let row = |index: usize| &input[index * stride..][..self.inputs];
         let mut pairs = output[..rows * self.outputs].chunks_exact_mut(2 * self.outputs);
         for (pair, out) in pairs.by_ref().enumerate() {
@@ -65,7 +55,6 @@ impl Dense {
         }
     }
 
-    #[inline(always)]
     fn sums<const ROWS: usize>(&self, rows: [&[f32]; ROWS], mut outputs: [&mut [f32]; ROWS]) {
         for (index, (panel, bias)) in self
             .panels
