@@ -10,7 +10,7 @@ use super::dense::PackedDense;
 use super::epilogue::{Activation, Epilogue};
 use super::math;
 use super::simd::{Simd, at_level};
-use super::threads::{Disjoint, share, threads};
+use super::threads::{Disjoint, share, share_chunks, threads};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -85,17 +85,13 @@ pub fn linear_rows(x: &impl Rows, w: &PackedDense, epilogue: &Epilogue, out: &mu
 
 /// The portable version.
 fn plain(x: &impl Rows, w: &PackedDense, epilogue: &Epilogue, out: &mut [f32]) {
-    let out = Disjoint::new(out);
     let dot = |row: &[f32], i: usize| {
         let terms = row.iter().enumerate();
         terms.map(|(j, x)| x * w.value(i * w.k + j)).sum::<f32>()
     };
-    share(x.count(), |i| {
+    share_chunks(out, w.n, |i, out| {
         let mut row = Vec::with_capacity(w.k);
         x.pieces(i, 0..w.k, |piece| row.extend_from_slice(piece));
-        #[allow(unsafe_code)]
-        // SAFETY: each task has a row of its own.
-        let out = unsafe { out.part(i * w.n, w.n) };
         for (j, y) in out.iter_mut().enumerate() {
             let v = if w.gated {
                 Activation::Silu.of(dot(&row, 2 * j)) * dot(&row, 2 * j + 1)

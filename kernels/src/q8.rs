@@ -10,7 +10,7 @@ use super::epilogue::{Activation, Epilogue};
 use super::math;
 use super::simd::{Level, at_level};
 use super::simd8::Simd8;
-use super::threads::{Disjoint, share, threads};
+use super::threads::{Disjoint, share, share_chunks, threads};
 use half::f16;
 use std::ops::Range;
 
@@ -275,11 +275,7 @@ fn plain(x: &QuantisedRows, w: &PackedQ8, epilogue: &Epilogue, out: &mut [f32]) 
         };
         (0..blocks).map(block).sum()
     };
-    let out = Disjoint::new(out);
-    share(x.rows, |row| {
-        #[allow(unsafe_code)]
-        // SAFETY: each task has a row of its own.
-        let out = unsafe { out.part(row * w.n, w.n) };
+    share_chunks(out, w.n, |row, out| {
         for (j, y) in out.iter_mut().enumerate() {
             let v = if w.gated {
                 let gate = j / GROUP * 2 * GROUP + j % GROUP;

@@ -76,6 +76,18 @@ pub(crate) fn share(tasks: usize, task: impl Fn(usize) + Sync) {
     });
 }
 
+/// Runs `task(i, chunk)` for each `len` values of a slice, whose last may be fewer, on all threads.
+pub fn share_chunks<T: Send>(slice: &mut [T], len: usize, task: impl Fn(usize, &mut [T]) + Sync) {
+    let (total, len) = (slice.len(), len.max(1));
+    let slice = Disjoint::new(slice);
+    share(total.div_ceil(len), |i| {
+        #[allow(unsafe_code)]
+        // SAFETY: each task has a chunk of its own.
+        let chunk = unsafe { slice.part(i * len, len.min(total - i * len)) };
+        task(i, chunk);
+    });
+}
+
 /// A slice of which tasks write disjoint parts.
 pub(crate) struct Disjoint<'a, T> {
     start: *mut T,

@@ -3,6 +3,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use indicatif::ProgressBar;
 use vita_engine::models;
 use vita_training::{Places, Recipe, Stage, align, data, features, instruct};
 
@@ -125,10 +126,8 @@ fn make_data(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
         return Ok(());
     };
     let bar = progress::steps()?;
-    let summary = data::make(config, &places.cache, &places.folder, &|progress| {
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(progress.what);
+    let summary = data::make(config, &places.cache, &places.folder, &|step| {
+        show(&bar, step)
     })?;
     bar.finish_and_clear();
     for ((split, group), count) in &summary.items {
@@ -152,10 +151,8 @@ fn make_pictures(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
         return Ok(());
     };
     let bar = progress::steps()?;
-    let made = data::pictures::make(config, &places.cache, &places.folder, &|progress| {
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(progress.what);
+    let made = data::pictures::make(config, &places.cache, &places.folder, &|step| {
+        show(&bar, step)
     });
     bar.finish_and_clear();
     let summary = made?;
@@ -167,6 +164,12 @@ fn make_pictures(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
         println!("note: {note}");
     }
     Ok(())
+}
+
+fn show(bar: &ProgressBar, step: data::Progress) {
+    bar.set_length(step.total as u64);
+    bar.set_position(step.done as u64);
+    bar.set_message(step.what);
 }
 
 fn places(recipe: &Recipe, path: &Path) -> anyhow::Result<Places> {

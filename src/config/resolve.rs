@@ -365,12 +365,7 @@ fn check_token(name: &str, key: &str, problems: &mut Problems) {
 
 /// `$XDG_STATE_HOME/vita-stream/<name of the config>`.
 fn state_dir(config: &Path, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
-    let state = env("XDG_STATE_HOME")
-        .filter(|dir| Path::new(dir).is_absolute())
-        .map(PathBuf::from);
-    let home = || env("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let state = state.or_else(home).unwrap_or_else(std::env::temp_dir);
-    state
-        .join("vita-stream")
-        .join(config.file_stem().unwrap_or("config".as_ref()))
+    let state = gstvita::common::state_folder(env);
+    let state = state.unwrap_or_else(|| std::env::temp_dir().join("vita-stream"));
+    state.join(config.file_stem().unwrap_or("config".as_ref()))
 }

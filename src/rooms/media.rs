@@ -26,9 +26,7 @@ impl Media {
             frames: frames(script)?,
         })
     }
-}
 
-impl Media {
     /// What there is between two times, as a stream that begins at the first of them.
     pub fn between(&self, from: ClockTime, to: ClockTime) -> Self {
         Self {

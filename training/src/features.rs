@@ -3,12 +3,12 @@
 //! Shards of safetensors, and an index of one line of JSON a file. A line is written after its shard
 //! is on the disk, so a run that was cut off costs at most one shard's work.
 
+use crate::bar::bar;
 use crate::instruct::choose;
 use crate::media::widened;
 use crate::sampler::generator;
 use crate::{Error, Item, Places, Recipe, Result, Split, Stage, read_items};
 use candle_core::{DType, Device, Tensor};
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -353,7 +353,7 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     let began = Instant::now();
     if !wanted.is_empty() {
         let vita = Vita::load(&places.model, &Default::default())?;
-        let bar = bar(options.progress, wanted.len() as u64);
+        let bar = bar(options.progress, "files", 0, wanted.len() as u64);
         let mut batch = Vec::new();
         for file in wanted {
             if options
@@ -431,13 +431,4 @@ fn picture(vita: &Vita, path: &Path) -> Result<(What, Tensor)> {
     let names = seen.names;
     let map = seen.map.to_device(&Device::Cpu)?.to_dtype(DType::F16)?;
     Ok((What::Picture { names }, map.contiguous()?))
-}
-
-fn bar(shown: bool, files: u64) -> ProgressBar {
-    if !shown {
-        return ProgressBar::hidden();
-    }
-    let template = "{bar:30} {pos}/{len} files {elapsed}, {eta} to go";
-    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
-    ProgressBar::new(files).with_style(style)
 }

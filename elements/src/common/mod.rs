@@ -3,9 +3,11 @@
 pub mod media;
 mod picture;
 mod plumbing;
+mod state;
 
 pub use picture::rgb_picture;
 pub use plumbing::{add_latency, add_pads, always_pads, lock, post_latency, time_segment};
+pub use state::state_folder;
 
 use gst::prelude::*;
 

@@ -11,6 +11,7 @@ mod whisper;
 use crate::checkpoint::{Gguf, Shards, TorchFile};
 use crate::connector::{PooledConfig, PooledConnector, TranscriptConfig, TranscriptConnector};
 use crate::nn::Source;
+use crate::vision::detector::{PERSON_PERCENT, SMALL_PERSON_PERCENT, THING_PERCENT};
 use crate::vision::efficientnet;
 use crate::{Error, Result};
 use candle_core::{DType, Shape, Tensor};
@@ -32,12 +33,6 @@ const EYES_FILE: &str = "eyes.safetensors";
 const CLASSES_FILE: &str = "classes.txt";
 const DETECTOR_FILE: &str = "detector.safetensors";
 const OBJECTS_FILE: &str = "objects.txt";
-
-/// From which probability on people are counted and things are named: chosen by looking at what is found in street
-/// scenes and photos (docs/models.md).
-const PERSON_PERCENT: u32 = 35;
-const SMALL_PERSON_PERCENT: u32 = 42;
-const THING_PERCENT: u32 = 45;
 
 /// Sizes of the connectors that are trained for vita-nano.
 pub fn audio_connector() -> TranscriptConfig {

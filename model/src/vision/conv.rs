@@ -3,8 +3,8 @@
 use crate::Result;
 use crate::nn::{Linear, Weights};
 use candle_core::{CpuStorage, DType, Layout, Shape, Tensor};
-use rayon::prelude::*;
 use std::sync::Arc;
+use vita_kernels::threads::share_chunks;
 use vita_kernels::{Activation, ops};
 
 /// What a convolution is.
@@ -228,8 +228,7 @@ impl candle_core::CustomOp3 for Depthwise {
         let stride = self.0.stride;
         let (rows, columns) = (height.div_ceil(stride), width.div_ceil(stride));
         let mut out = vec![0f32; n * rows * columns * channels];
-        let line = (columns * channels).max(1);
-        out.par_chunks_mut(line).enumerate().for_each(|(i, line)| {
+        share_chunks(&mut out, columns * channels, |i, line| {
             let picture = &xs[i / rows * height * width * channels..];
             for (column, cell) in line.chunks_exact_mut(channels).enumerate() {
                 let (taps, count) = self.taps([i % rows, column], [height, width], channels);

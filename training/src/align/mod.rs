@@ -6,6 +6,7 @@
 
 mod target;
 
+use crate::bar::bar;
 use crate::data::pictures::{Scene, read_scenes};
 use crate::features::{Found, Index};
 use crate::instruct::{Checkpoint, Progress};
@@ -13,7 +14,6 @@ use crate::sampler::{Draws, generator};
 use crate::{Error, Places, Recipe, Result, Split, Stage};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::Deserialize;
@@ -179,7 +179,7 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     }
     let began = Instant::now();
     let mut saved = Instant::now();
-    let bar = bar(options.progress, done, stage.updates);
+    let bar = bar(options.progress, "updates", done, stage.updates);
     let save = |aligner: &Aligner, step| {
         let draws = Draws::default();
         Checkpoint::save(
@@ -408,15 +408,4 @@ pub fn shown(measures: &Measures) -> String {
         format!("{split:?} {role:?} {percent:.1} % of {all}").to_lowercase()
     });
     shares.collect::<Vec<_>>().join(", ")
-}
-
-fn bar(shown: bool, from: u64, to: u64) -> ProgressBar {
-    if !shown {
-        return ProgressBar::hidden();
-    }
-    let template = "{bar:30} {pos}/{len} updates {elapsed}, {eta} to go  {wide_msg}";
-    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
-    let bar = ProgressBar::new(to).with_style(style).with_position(from);
-    bar.reset_eta();
-    bar
 }

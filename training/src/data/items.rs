@@ -3,11 +3,23 @@
 use super::{Error, Result};
 use crate::Item;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 /// Name of the list of items in a data folder.
 pub const ITEMS_FILE: &str = "items.jsonl";
+
+/// Items by split and group.
+pub(super) fn count(items: &[Item]) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for item in items {
+        let split = format!("{:?}", item.split).to_lowercase();
+        let group = item.group.clone().unwrap_or_default();
+        *counts.entry((split, group)).or_default() += 1;
+    }
+    counts
+}
 
 /// Writes all items.
 pub(super) fn write_items(folder: &Path, items: &[Item]) -> Result<()> {

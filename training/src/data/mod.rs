@@ -86,21 +86,13 @@ pub fn make(
     chat::answer(&mut items, &cache.join(&config.base), folder, progress)?;
     let items = answered(&items);
     items::write_items(folder, &items)?;
-    let mut summary = Summary {
+    Ok(Summary {
+        items: items::count(&items),
         spoken_secs: clips.secs,
         failed: clips.failed,
         first_failure: clips.first_failure,
         notes,
-        ..Summary::default()
-    };
-    for item in &items {
-        let split = format!("{:?}", item.split).to_lowercase();
-        *summary
-            .items
-            .entry((split, item.group.clone().unwrap_or_default()))
-            .or_default() += 1;
-    }
-    Ok(summary)
+    })
 }
 
 /// Without questions that nothing is known to answer.

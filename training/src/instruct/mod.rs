@@ -9,6 +9,7 @@ pub use checkpoint::{Checkpoint, Progress};
 pub use measures::{Measures, Share, choose};
 pub use step::Learner;
 
+use crate::bar::bar;
 use crate::curve;
 use crate::media::Store;
 use crate::record::{Line, Record};
@@ -18,7 +19,6 @@ use crate::{
     read_items,
 };
 use candle_core::Device;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use vita_model::build::TRAINED_FILE;
@@ -231,7 +231,7 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
         .updates
         .map_or(stage.updates, |n| stage.updates.min(begun + n));
     let began = Instant::now();
-    let bar = bar(options.progress, begun, last);
+    let bar = bar(options.progress, "updates", begun, last);
     let mut saved = Instant::now();
     let mut measures = None;
     while run.learner.step() < last {
@@ -296,15 +296,4 @@ pub fn export(recipe: &Recipe, places: &Places, file: &Path) -> Result<u64> {
     }
     vita_model::train::save(file, &tensors, true)?;
     Ok(checkpoint.progress.step)
-}
-
-fn bar(shown: bool, from: u64, to: u64) -> ProgressBar {
-    if !shown {
-        return ProgressBar::hidden();
-    }
-    let template = "{bar:30} {pos}/{len} updates {elapsed}, {eta} to go  {wide_msg}";
-    let style = ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar());
-    let bar = ProgressBar::new(to).with_style(style).with_position(from);
-    bar.reset_eta();
-    bar
 }

@@ -146,30 +146,26 @@ impl Nats {
     /// Something has come in.
     pub fn up(&self) {
         if !self.is_up.load(Ordering::Relaxed) && !self.is_up.swap(true, Ordering::Relaxed) {
-            self.publish(Source {
-                state: SourceStatus::Up,
-                reason: None,
-                attempt: 1,
-                next_retry: None,
-                media: Vec::new(),
-            });
+            self.tell_source(SourceStatus::Up, None);
         }
     }
 
     /// Nothing more comes.
     pub fn down(&self, kind: SourceReasonKind, text: &str) {
         if self.is_up.swap(false, Ordering::Relaxed) {
-            self.publish(Source {
-                state: SourceStatus::Down,
-                reason: Some(SourceReason {
-                    kind,
-                    text: text.into(),
-                }),
-                attempt: 1,
-                next_retry: None,
-                media: Vec::new(),
-            });
+            let text = text.into();
+            self.tell_source(SourceStatus::Down, Some(SourceReason { kind, text }));
         }
+    }
+
+    fn tell_source(&self, state: SourceStatus, reason: Option<SourceReason>) {
+        self.publish(Source {
+            state,
+            reason,
+            attempt: 1,
+            next_retry: None,
+            media: Vec::new(),
+        });
     }
 
     /// Takes no more commands and messages; what the broker does not take within [`FLUSH_WITHIN`] stays in the spool.

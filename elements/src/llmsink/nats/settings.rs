@@ -1,9 +1,11 @@
 //! The properties that lead to a broker, and what they come to.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gst::{glib, prelude::*};
 use vita_messages::{Broker, Options, Prefix, ServerUrl, SourceName, redact};
+
+use crate::common::state_folder;
 
 #[derive(Clone, Default, PartialEq)]
 pub(in crate::llmsink) struct NatsSettings {
@@ -148,12 +150,9 @@ fn variable_of(name: &str) -> Option<String> {
 }
 
 fn default_spool_dir(source: &SourceName) -> Result<PathBuf, String> {
-    let state = variable_of("XDG_STATE_HOME").map(PathBuf::from);
-    let state = state.filter(|dir| dir.is_absolute());
-    let home = || variable_of("HOME").map(|home| Path::new(&home).join(".local/state"));
-    let state = state.or_else(home);
+    let state = state_folder(variable_of);
     let state = state.ok_or("spool-dir: no home folder to make one in; name a folder")?;
-    Ok(state.join("vita-stream").join(format!("spool-{source}")))
+    Ok(state.join(format!("spool-{source}")))
 }
 
 #[cfg(test)]

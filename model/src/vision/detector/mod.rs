@@ -41,14 +41,20 @@ pub struct DetectorConfig {
     pub things: usize,
 }
 
+/// From which probability on people are counted and things are named: chosen by looking at what is found in street
+/// scenes and photos (docs/models.md).
+pub const PERSON_PERCENT: u32 = 35;
+pub const SMALL_PERSON_PERCENT: u32 = 42;
+pub const THING_PERCENT: u32 = 45;
+
 fn person() -> u32 {
-    35
+    PERSON_PERCENT
 }
 fn small_person() -> u32 {
-    42
+    SMALL_PERSON_PERCENT
 }
 fn thing() -> u32 {
-    45
+    THING_PERCENT
 }
 fn overlap() -> u32 {
     50

@@ -17,7 +17,7 @@ use super::plan::{Clip, Planned, rng_for, short_hash};
 use super::rule::Rule;
 use super::speech::{self, Hibari, Voice};
 use super::{Error, ITEMS_FILE, Progress, Result, items, number, text};
-use crate::{Item, Kind, Phrasing, Split, System, read_items};
+use crate::{Item, Kind, Phrasing, Split, read_items};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -112,15 +112,7 @@ pub fn make(
     items::write_lines(&folder.join(SCENES_FILE), &scenes)?;
 
     let hibari = Hibari::start(&cache.join("training/python"));
-    let asker = Asker {
-        looking: corpus
-            .looking
-            .iter()
-            .map(|l| (l.name.as_str(), l))
-            .collect(),
-        nouns: &sources.nouns,
-        seed: config.seed,
-    };
+    let asker = Asker::new(&corpus, &sources.nouns, config.seed);
     let voices: BTreeMap<Split, Vec<Voice>> = [Split::Train, Split::Valid, Split::Test]
         .into_iter()
         .map(|split| (split, speech::voices(split, hibari.is_some())))
@@ -139,11 +131,7 @@ pub fn make(
     let mut all = clips.items;
     all.extend(beside(folder, &shots, config)?);
     items::write_lines(&folder.join(PICTURES_FILE), &all)?;
-    for item in &all {
-        let split = format!("{:?}", item.split).to_lowercase();
-        let group = item.group.clone().unwrap_or_default();
-        *summary.items.entry((split, group)).or_default() += 1;
-    }
+    summary.items = items::count(&all);
     Ok(summary)
 }
 
@@ -193,7 +181,16 @@ struct Asker<'a> {
     seed: u64,
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    fn new(corpus: &'a Corpus, nouns: &'a [Noun], seed: u64) -> Self {
+        let looking = corpus.looking.iter().map(|l| (l.name.as_str(), l));
+        Self {
+            looking: looking.collect(),
+            nouns,
+            seed,
+        }
+    }
+
     /// Half of the items are typed. Of the others the test's are all spoken, a third of training's; the rest is known
     /// only as what ears might have written.
     fn ask(
@@ -239,11 +236,8 @@ impl Asker<'_> {
             kind: if typed { Kind::Text } else { Kind::Query },
             audio: None,
             words,
-            pictures: shot.scenes.iter().map(|s| s.picture.clone()).collect(),
-            system: match shot.scenes.len() {
-                1 => System::Image,
-                _ => System::Video,
-            },
+            pictures: shot.pictures(),
+            system: shot.system(),
             answer: Some(super::corpus::capitalised(&looking.answer.with(&row))),
             intent: Some(name.to_owned()),
             voice: Some(voice),
@@ -262,22 +256,22 @@ impl Asker<'_> {
             fill("noun", &noun.one);
             fill("nouns", &noun.many);
         }
-        let words = |words: &str| vec![words.to_owned()];
+        let says = |right: &str, wrong: &str| Rule {
+            words: vec![right.to_owned()],
+            wrong: Some(wrong.to_owned())
+                .filter(|w| !w.is_empty())
+                .into_iter()
+                .collect(),
+            number: None,
+        };
         let right = match &shot.about {
             About::Main(main, names) => {
                 fill("thing", main);
-                Rule {
-                    words: vec![names.join("|")],
-                    ..Rule::default()
-                }
+                says(&names.join("|"), "")
             }
             About::Colour(colour) => {
                 fill("colour", colour);
-                let both = colour.replace("gray", "gray|grey");
-                Rule {
-                    words: vec![both],
-                    ..Rule::default()
-                }
+                says(&colour.replace("gray", "gray|grey"), "")
             }
             About::Side(right) => {
                 let sides = if *right {
@@ -286,11 +280,7 @@ impl Asker<'_> {
                     ["left", "right"]
                 };
                 fill("side", sides[0]);
-                Rule {
-                    words: words(sides[0]),
-                    wrong: words(sides[1]),
-                    number: None,
-                }
+                says(sides[0], sides[1])
             }
             About::Count(count) => {
                 fill("count", &number::words(*count));
@@ -306,11 +296,7 @@ impl Asker<'_> {
                     ("no", "yes")
                 };
                 fill("yesno", right);
-                Rule {
-                    words: words(right),
-                    wrong: words(wrong),
-                    number: None,
-                }
+                says(right, wrong)
             }
             About::People(people) => {
                 let (answer, right, wrong) = match people {
@@ -324,14 +310,7 @@ impl Asker<'_> {
                     ),
                 };
                 fill("count", answer);
-                Rule {
-                    words: words(right),
-                    wrong: Some(wrong.to_owned())
-                        .filter(|w| !w.is_empty())
-                        .into_iter()
-                        .collect(),
-                    number: None,
-                }
+                says(right, wrong)
             }
             About::Moved(moved) => {
                 let (answer, right, wrong) = match moved {
@@ -339,11 +318,7 @@ impl Asker<'_> {
                     false => ("no, it did not move", "no", "yes"),
                 };
                 fill("moved", answer);
-                Rule {
-                    words: words(right),
-                    wrong: words(wrong),
-                    number: None,
-                }
+                says(right, wrong)
             }
         };
         (row, right)
@@ -393,11 +368,8 @@ fn shown(item: &Item, shots: &[&Shot], rng: &mut StdRng) -> Option<Item> {
     let shot = shots.choose(rng)?;
     Some(Item {
         id: format!("{}-shown", item.id),
-        pictures: shot.scenes.iter().map(|s| s.picture.clone()).collect(),
-        system: match shot.scenes.len() {
-            1 => System::Image,
-            _ => System::Video,
-        },
+        pictures: shot.pictures(),
+        system: shot.system(),
         group: Some(BESIDE.to_owned()),
         ..item.clone()
     })
@@ -444,15 +416,7 @@ mod tests {
             names: vec!["mug".into()],
             colour: true,
         }];
-        let asker = Asker {
-            looking: corpus
-                .looking
-                .iter()
-                .map(|l| (l.name.as_str(), l))
-                .collect(),
-            nouns: &nouns,
-            seed: 1,
-        };
+        let asker = Asker::new(&corpus, &nouns, 1);
         let voices = speech::voices(Split::Train, false);
         let told = |group: &str, about: &About| -> (String, Rule) {
             let shot = Shot {

@@ -163,12 +163,7 @@ fn blend(
 
 /// Paints a thing over a picture.
 pub fn paint(picture: &mut RgbImage, placed: &Placed, sources: &Sources) {
-    let cutouts = if placed.person {
-        &sources.people
-    } else {
-        &sources.things
-    };
-    let cutout = &cutouts[placed.cutout].picture;
+    let cutout = &sources.cutouts(placed.person)[placed.cutout].picture;
     let tint = placed
         .colour
         .map(|i| (sources.colours[i].1, lightness(cutout)));

@@ -163,6 +163,16 @@ pub struct Sources {
     pub missing: Vec<PathBuf>,
 }
 
+impl Sources {
+    /// Of people, or of things.
+    pub fn cutouts(&self, people: bool) -> &[Cutout] {
+        match people {
+            true => &self.people,
+            false => &self.things,
+        }
+    }
+}
+
 impl Catalogue {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
