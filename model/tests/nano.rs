@@ -117,9 +117,15 @@ fn its_ears_equal_another_implementation() {
 
     let ids = [integers("prompt"), integers("ids")].concat();
     let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
-    let decoder = WhisperDecoder::new(384, &decoder, &w.pp("decoder")).unwrap();
-    let mut state = decoder.begin(&encoded).unwrap();
-    let logits = decoder.step(&ids[..ids.len() - 1], &mut state).unwrap();
+    let read = |w: &Weights| WhisperDecoder::new(384, &decoder, &w.pp("decoder")).unwrap();
+    let stepping = read(&w);
+    let mut state = stepping.begin(&encoded).unwrap();
+    let given = &ids[..ids.len() - 1];
+    let logits = stepping.step(given, &mut state).unwrap();
+    // as it is trained: the whole text at once
+    let whole = read(&w.clone().for_training());
+    let whole = whole.logits(&whole.forward(given, &encoded.values).unwrap());
+    assert_near(&whole.unwrap(), &logits, 1e-3, "whole text");
     let prompt = integers("prompt").len();
     let kept: Vec<u32> = (0..51_864).step_by(32).collect();
     let kept = Tensor::new(kept, &Device::Cpu).unwrap();

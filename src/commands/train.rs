@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 use vita_engine::models;
-use vita_training::{Places, Recipe, Stage, align, data, features, instruct};
+use vita_training::{Places, Recipe, Stage, align, data, features, hear, instruct};
 
 use super::progress;
 
@@ -15,7 +15,7 @@ pub struct Args {
     /// The recipe, a TOML
     recipe: PathBuf,
 
-    /// Only this stage: data, pictures, features, align-vision or instruct
+    /// Only this stage: data, pictures, align-audio, features, align-vision or instruct
     #[arg(long, value_parser = stage)]
     stage: Option<Stage>,
 
@@ -38,7 +38,9 @@ pub struct Args {
 
 fn stage(name: &str) -> Result<Stage, String> {
     let known = Stage::ALL.into_iter().find(|stage| stage.name() == name);
-    known.ok_or_else(|| "expected data, pictures, features, align-vision or instruct".into())
+    known.ok_or_else(|| {
+        "expected data, pictures, align-audio, features, align-vision or instruct".into()
+    })
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
@@ -85,6 +87,21 @@ fn run_stage(
             let summary = features::run(recipe, places, &options)?;
             let (before, now, missing) = (summary.before, summary.now, summary.missing);
             println!("features: {now} files, {before} of them from earlier; {missing} missing");
+            Ok(())
+        }
+        Stage::AlignAudio => {
+            if recipe.align_audio.is_none() {
+                return Ok(());
+            }
+            let progress = true;
+            let options = hear::Options {
+                stop_after,
+                progress,
+            };
+            let summary = hear::run(recipe, places, &options)?;
+            let (updates, measures) = (summary.updates, summary.measures);
+            println!("align-audio: {updates} updates; split valid: {measures}");
+            println!("tuned ears: {}", summary.file.display());
             Ok(())
         }
         Stage::AlignVision => {

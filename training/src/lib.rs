@@ -11,6 +11,7 @@ mod error;
 pub mod eval;
 mod example;
 pub mod features;
+pub mod hear;
 pub mod instruct;
 mod item;
 mod media;

@@ -2,6 +2,7 @@
 
 use crate::align::AlignVisionStage;
 use crate::data::DataConfig;
+use crate::hear::AlignAudioStage;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct Recipe {
     pub data: Option<DataConfig>,
     /// The stage `align-vision`; without it the connector begins with what the model has.
     pub align_vision: Option<AlignVisionStage>,
+    /// The stage `align-audio`; without it the ears stay as published.
+    pub align_audio: Option<AlignAudioStage>,
     pub instruct: Option<InstructStage>,
 }
 
@@ -155,15 +158,17 @@ fn validate_items() -> usize {
 pub enum Stage {
     Data,
     Pictures,
+    AlignAudio,
     Features,
     AlignVision,
     Instruct,
 }
 
 impl Stage {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Data,
         Self::Pictures,
+        Self::AlignAudio,
         Self::Features,
         Self::AlignVision,
         Self::Instruct,
@@ -173,6 +178,7 @@ impl Stage {
         match self {
             Self::Data => "data",
             Self::Pictures => "pictures",
+            Self::AlignAudio => "align-audio",
             Self::Features => "features",
             Self::AlignVision => "align-vision",
             Self::Instruct => "instruct",

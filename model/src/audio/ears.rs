@@ -64,8 +64,13 @@ pub struct Ears {
 impl Ears {
     /// Features `[frames, bins]` of samples in [−1, 1] at the encoder's rate, ready for [`Self::encode`].
     pub fn features(&self, samples: &[f32]) -> Result<Tensor> {
+        self.features_before(samples, self.tail_silence)
+    }
+
+    /// [`Self::features`] with so many samples of silence behind the utterance.
+    pub fn features_before(&self, samples: &[f32], silence: usize) -> Result<Tensor> {
         let mut samples = samples.to_vec();
-        samples.resize(samples.len() + self.tail_silence, 0.0);
+        samples.resize(samples.len() + silence, 0.0);
         let values = self.fbank.compute(&samples);
         let mut values = values.map_err(|e| Error::Input(e.to_string()))?;
         if !matches!(self.encoder, AudioEncoder::Whale { .. }) {

@@ -12,6 +12,7 @@ pub use whale::{Whale, WhaleConfig};
 pub use whisper::{
     DecoderConfig, DecoderState, Transcriber, Transcript, Whisper, WhisperConfig, WhisperDecoder,
 };
+pub(crate) use whisper::{UPDATES_PREFIX, merge_updates};
 
 use candle_core::Tensor;
 

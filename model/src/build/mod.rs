@@ -5,10 +5,14 @@
 //! model computes beside its matrices.
 
 mod detector;
+mod join;
 mod language;
 mod whisper;
 
-use crate::checkpoint::{Gguf, Shards, TorchFile};
+pub use join::join;
+
+use crate::audio::{UPDATES_PREFIX, merge_updates};
+use crate::checkpoint::{Gguf, Shards, TensorInfo, TorchFile};
 use crate::connector::{PooledConfig, PooledConnector, TranscriptConfig, TranscriptConnector};
 use crate::nn::Source;
 use crate::vision::detector::{PERSON_PERCENT, SMALL_PERSON_PERCENT, THING_PERCENT};
@@ -118,7 +122,31 @@ pub struct Report {
 struct Generation {
     suppress_ids: Vec<u32>,
     suppress_ids_begin: Vec<u32>,
+    #[serde(default = "untuned_silence_ms")]
+    tail_silence_ms: u64,
 }
+
+/// As published, Whisper tells the end of an utterance best from this much silence.
+fn untuned_silence_ms() -> u64 {
+    2_500
+}
+
+impl Generation {
+    /// Ears that were tuned to sounds know the end from less silence, and may write nothing.
+    fn of_ears(mut self, tuned: bool) -> Self {
+        if tuned {
+            self.tail_silence_ms = TUNED_SILENCE_MS;
+            self.suppress_ids_begin.retain(|&id| id != END_OF_TEXT);
+        }
+        self
+    }
+}
+
+/// Silence behind an utterance for tuned ears: what they are tuned with.
+pub const TUNED_SILENCE_MS: u64 = 500;
+
+/// Of the English Whispers.
+const END_OF_TEXT: u32 = 50_256;
 
 /// Fills the empty folder `out`.
 ///
@@ -143,7 +171,8 @@ pub fn build(
 
     let mut at = |part, fraction| progress(Progress { part, fraction });
     at("ears", 0.7);
-    let ears = whisper::read(&bases.ears.join("model.bin"))?;
+    let mut ears = whisper::read(&bases.ears.join("model.bin"))?;
+    let tuned = merge_updates(&mut ears.tensors, trained)? > 0;
     save(&out.join(EARS_FILE), &ears.tensors)?;
     let words = crate::error::read_file(&bases.ears.join("tokenizer.json"))?;
     write(&out.join(EARS_TOKENIZER_FILE), &words)?;
@@ -164,7 +193,7 @@ pub fn build(
     let (tensors, untrained) = trained_parts(trained, &gguf, ears.encoder.d_model, hidden)?;
     let updates = tensors.keys().any(|name| name.starts_with("lora."));
     save(&out.join(TRAINED_FILE), &tensors)?;
-    let manifest = manifest(&ears, &generation, updates);
+    let manifest = manifest(&ears, &generation.of_ears(tuned), updates);
     write(
         &out.join(crate::checkpoint::manifest::FILE_NAME),
         manifest.as_bytes(),
@@ -249,11 +278,12 @@ fn trained_parts(
         .into_iter()
         .filter(|info| !known.contains(&info.name))
         .collect();
-    if others.is_empty() {
+    let tunes = |info: &TensorInfo| info.name.starts_with("lora.");
+    if !others.iter().any(tunes) {
         untrained.push("language model");
     }
     for info in others {
-        if !info.name.starts_with("lora.") {
+        if !info.name.starts_with("lora.") && !info.name.starts_with(UPDATES_PREFIX) {
             return Err(Error::UnknownTensor {
                 file: info.file.display().to_string(),
                 tensor: info.name,
@@ -301,7 +331,7 @@ thing-percent = {THING_PERCENT}
 [audio]
 encoder = "whisper"
 weights = {{ file = "{EARS_FILE}", prefix = "encoder" }}
-tail-silence-ms = 2500
+tail-silence-ms = {silence}
 connector = {{ kind = "transcript", pooled = {pooled}, hidden = {audio_hidden}, markers = {markers:?} }}
 connector-weights = {{ file = "{TRAINED_FILE}", prefix = "audio" }}
 
@@ -339,6 +369,7 @@ stop = ["<|im_end|>"]
         grid = vision.grid,
         visual_hidden = vision.hidden,
         slots = vision.slots,
+        silence = generation.tail_silence_ms,
         pooled = audio.pooled,
         audio_hidden = audio.hidden,
         markers = audio.markers,

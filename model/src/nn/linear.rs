@@ -112,11 +112,19 @@ impl Linear {
 
     /// From a dense weight `[out, in]` that is already at hand.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        Ok(Self {
+            bias,
+            ..Self::from_weight(weight, true)?
+        })
+    }
+
+    /// From a dense weight `[out, in]`, for the kernels of inference (`packs`) or for those that gradients pass.
+    pub fn from_weight(weight: Tensor, packs: bool) -> Result<Self> {
         let outputs = weight.dim(0)?;
-        let weight = Weight::new(weight, true)?;
+        let weight = Weight::new(weight, packs)?;
         Ok(Self {
             weight,
-            bias,
+            bias: None,
             outputs,
             low_rank: None,
             packed_update: None,
@@ -144,6 +152,17 @@ impl Linear {
 
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// # Errors
+    /// Of a weight in a type that only candle multiplies with.
+    pub fn inputs(&self) -> Result<usize> {
+        match &self.weight {
+            Weight::Dense(weight) => Ok(weight.dim(1)?),
+            Weight::Frozen(weight) => Ok(weight.inputs()),
+            Weight::Packed(weight) => Ok(weight.k()),
+            Weight::Quantised(_) => Err(Error::Input("the inputs of a quantised weight".into())),
+        }
     }
 
     /// Rows `[ids, in]` of the weight, f32: a head that is also a table of embeddings.

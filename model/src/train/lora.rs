@@ -5,6 +5,8 @@ use crate::lm::updates::{name, places};
 use crate::nn::LowRank;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -33,22 +35,18 @@ impl Lora {
     /// # Errors
     /// Where the model has updates of another rank.
     pub fn new(config: LoraConfig, lm: &LanguageModel, seed: u64) -> Result<Self> {
-        use rand::{Rng, SeedableRng};
         let layers = lm.config().num_hidden_layers;
         if config.rank == 0 || config.from_layer >= layers || !config.alpha.is_finite() {
             return Err(Error::Input(format!(
                 "low-rank updates {config:?} of a model with {layers} layers"
             )));
         }
-        let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         let mut variables = BTreeMap::new();
         let scale = config.alpha / config.rank as f64;
         for (layer, projection) in places(config.from_layer..layers) {
             let (outputs, inputs) = lm.projection_shape(projection);
-            let reach = (3.0 / inputs as f32).sqrt();
-            let a = (0..config.rank * inputs).map(|_| rng.random_range(-reach..=reach));
-            let a = Tensor::from_iter(a, lm.device())?.reshape((config.rank, inputs))?;
-            let b = Tensor::zeros((outputs, config.rank), DType::F32, lm.device())?;
+            let (a, b) = beginning(config.rank, (outputs, inputs), lm.device(), &mut rng)?;
             let (a, b) = match lm.low_rank(layer, projection) {
                 None => (a, b),
                 Some(old) if old.a.dims() == a.dims() => {
@@ -104,15 +102,36 @@ impl Lora {
     /// What a file of them holds, for [`Updates`](crate::lm::Updates): the scale goes into B, so that the update is
     /// `B·A`.
     pub fn tensors(&self) -> Result<HashMap<String, Tensor>> {
-        let tensors = self.variables.iter().map(|(name, var)| {
-            let tensor = var.as_detached_tensor();
-            Ok(match name.ends_with(".b") {
-                true => (name.clone(), (tensor * self.scale())?),
-                false => (name.clone(), tensor),
-            })
-        });
-        tensors.collect()
+        scaled(&self.variables, self.scale())
     }
+}
+
+/// a `[rank, in]` of small random numbers, b `[out, rank]` of zeros.
+pub(super) fn beginning(
+    rank: usize,
+    (outputs, inputs): (usize, usize),
+    device: &Device,
+    rng: &mut StdRng,
+) -> Result<(Tensor, Tensor)> {
+    let reach = (3.0 / inputs as f32).sqrt();
+    let a = (0..rank * inputs).map(|_| rng.random_range(-reach..=reach));
+    let a = Tensor::from_iter(a, device)?.reshape((rank, inputs))?;
+    Ok((a, Tensor::zeros((outputs, rank), DType::F32, device)?))
+}
+
+/// As files hold them: the scale is in b.
+pub(super) fn scaled(
+    variables: &BTreeMap<String, Var>,
+    scale: f64,
+) -> Result<HashMap<String, Tensor>> {
+    let tensors = variables.iter().map(|(name, var)| {
+        let tensor = var.as_detached_tensor();
+        Ok(match name.ends_with(".b") {
+            true => (name.clone(), (tensor * scale)?),
+            false => (name.clone(), tensor),
+        })
+    });
+    tensors.collect()
 }
 
 /// Tensors into a safetensors file, in f16 if `half`. Written beside its place, then renamed.

@@ -2,6 +2,7 @@
 //! the optimiser. Feature `train`.
 
 mod ctc;
+mod ears;
 mod labels;
 mod lora;
 mod loss;
@@ -9,6 +10,7 @@ mod optim;
 mod published;
 
 pub use ctc::{ctc_greedy, ctc_loss};
+pub use ears::EarsLora;
 pub use labels::{Labelled, Labels, Packing, pack};
 pub use lora::{Lora, LoraConfig, save};
 pub use loss::{CrossEntropy, cross_entropy};

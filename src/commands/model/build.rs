@@ -37,9 +37,10 @@ pub(super) struct Args {
     #[arg(long)]
     out: Option<PathBuf>,
 
-    /// Safetensors file of what was trained, in place of what the program brings along
-    #[arg(long)]
-    trained: Option<PathBuf>,
+    /// Safetensors file of what was trained, in place of what the program brings along; of several, each has its
+    /// parts (connector, ears, language model) in the place of those before it
+    #[arg(long, value_name = "FILE")]
+    trained: Vec<PathBuf>,
 
     /// Make it again, even where it is there and up to date
     #[arg(long)]
@@ -64,12 +65,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(missing) = bases.missing().first() {
         bail!("{} is missing: run `make setup`", missing.display());
     }
-    let (trained_path, trained) = match &args.trained {
-        Some(path) => {
-            let bytes =
-                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            (path.clone(), bytes)
-        }
+    let (trained_path, trained) = match args.trained.last() {
+        Some(last) => (last.clone(), build::join(read_all(&args.trained)?)?),
         None => ("the program's trained parts".into(), TRAINED.to_vec()),
     };
     let stamp = stamp(&bases, &trained)?;
@@ -94,6 +91,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         println!("not trained yet: {}", report.untrained.join(", "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let read = |path: &PathBuf| {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((path.clone(), bytes))
+    };
+    paths.iter().map(read).collect()
 }
 
 fn with_progress(

@@ -1,3 +1,4 @@
+use super::updates::{Matrix, named};
 use crate::Result;
 use crate::nn::{Linear, Weights, attend};
 use candle_core::Tensor;
@@ -56,6 +57,18 @@ impl Attention {
     pub fn join(&self, residual: &Tensor, ys: &Tensor) -> Result<Tensor> {
         let ys = ys.reshape(residual.shape())?;
         self.out.forward_onto(residual, &ys, None)
+    }
+
+    pub fn matrices(&mut self, at: &str) -> Vec<Matrix<'_>> {
+        named(
+            at,
+            [
+                ("q_proj", &mut self.q),
+                ("k_proj", &mut self.k),
+                ("v_proj", &mut self.v),
+                ("out_proj", &mut self.out),
+            ],
+        )
     }
 
     pub fn scale(&self, q: &Tensor) -> Result<f64> {

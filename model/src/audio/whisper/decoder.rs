@@ -2,6 +2,7 @@
 
 use super::LAYER_NORM_EPS;
 use super::attention::Attention;
+use super::updates::{Matrix, named};
 use crate::audio::Padded;
 use crate::lm::{CacheShape, KvCache};
 use crate::nn::{LayerNorm, Linear, Weights, attend_causal};
@@ -79,17 +80,29 @@ impl Layer {
         })
     }
 
-    fn forward(&self, xs: &Tensor, layer: usize, state: &DecoderState) -> Result<Tensor> {
+    fn matrices(&mut self, at: &str) -> Vec<Matrix<'_>> {
+        let mut all = self.self_attn.matrices(&format!("{at}.self_attn"));
+        all.extend(self.encoder_attn.matrices(&format!("{at}.encoder_attn")));
+        all.extend(named(at, [("fc1", &mut self.fc1), ("fc2", &mut self.fc2)]));
+        all
+    }
+
+    /// `encoded` are the keys and values of the sound; `written` makes of those `[heads, new, dim]` of the new
+    /// tokens the ones of the whole text.
+    fn forward(
+        &self,
+        xs: &Tensor,
+        encoded: &(Tensor, Tensor),
+        written: impl FnOnce(Tensor, Tensor) -> Result<Vec<(Tensor, Tensor)>>,
+    ) -> Result<Tensor> {
         let normed = self.self_attn_layer_norm.forward(xs)?;
         let q = self.self_attn.queries(&normed)?;
         let (k, v) = self.self_attn.keys_and_values(&normed)?;
-        let pieces = state
-            .written
-            .append(layer, &k.squeeze(0)?, &v.squeeze(0)?)?;
+        let pieces = written(k.squeeze(0)?, v.squeeze(0)?)?;
         let ys = attend_causal(&q.squeeze(0)?, &pieces, self.self_attn.scale(&q)?)?;
         let xs = self.self_attn.join(xs, &ys.transpose(0, 1)?)?;
         let normed = self.encoder_attn_layer_norm.forward(&xs)?;
-        let (k, v) = &state.encoded[layer];
+        let (k, v) = encoded;
         let xs = self.encoder_attn.forward(&xs, &normed, k, v)?;
         let normed = self.final_layer_norm.forward(&xs)?;
         let inner = self.fc1.forward_with(&normed, Activation::Gelu)?;
@@ -118,7 +131,7 @@ pub struct WhisperDecoder {
 }
 
 impl WhisperDecoder {
-    /// `w` at the decoder: `embed_tokens`, `embed_positions`, `layers`, `layer_norm`. Never trained here.
+    /// `w` at the decoder: `embed_tokens`, `embed_positions`, `layers`, `layer_norm`.
     pub fn new(width: usize, config: &DecoderConfig, w: &Weights) -> Result<Self> {
         let positions = w.pp("embed_positions");
         // half of a step's time is the head's, and that is reading it: it stays in its 16 bits
@@ -129,7 +142,7 @@ impl WhisperDecoder {
             false => w_embed.matrix(table, "weight")?,
         };
         Ok(Self {
-            embed_tokens: Linear::from_tensors(table, None)?,
+            embed_tokens: Linear::from_weight(table, w.packs())?,
             positions: positions.get((config.max_target_positions, width), "weight")?,
             layers: (0..config.decoder_layers)
                 .map(|i| Layer::new(width, config, &w.pp("layers").pp(i)))
@@ -148,6 +161,13 @@ impl WhisperDecoder {
     /// Tokens that it knows.
     pub fn vocabulary(&self) -> usize {
         self.embed_tokens.outputs()
+    }
+
+    /// The matrices of its layers, which updates may stand beside.
+    pub fn matrices(&mut self) -> Vec<Matrix<'_>> {
+        let layers = self.layers.iter_mut().enumerate();
+        let all = layers.flat_map(|(i, layer)| layer.matrices(&format!("decoder.layers.{i}")));
+        all.collect()
     }
 
     /// Before the first token of one utterance, encoded `[1, steps, width]`.
@@ -179,17 +199,40 @@ impl WhisperDecoder {
             return Err(Error::TooLong { needed, available });
         }
         state.written.reserve(len)?;
-        let embeddings = self.embed_tokens.rows(ids)?.to_device(&self.device)?;
-        let embeddings = embeddings.to_dtype(self.positions.dtype())?;
-        let mut xs = (embeddings + self.positions.narrow(0, from, len)?)?.unsqueeze(0)?;
+        let mut xs = self.embed(ids, from)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            xs = layer.forward(&xs, i, state)?;
+            let written = |k, v| state.written.append(i, &k, &v);
+            xs = layer.forward(&xs, &state.encoded[i], written)?;
         }
         state.written.advance(len);
-        let xs = self.layer_norm.forward(&xs)?.squeeze(0)?;
-        Ok(self
-            .embed_tokens
-            .forward(&xs)?
-            .to_dtype(candle_core::DType::F32)?)
+        self.logits(&self.layer_norm.forward(&xs)?.squeeze(0)?)
+    }
+
+    /// A whole text at once, with gradients where something learns: what it thinks `[tokens, width]` behind each token, for
+    /// [`Self::logits`]. `encoded` `[1, steps, width]`.
+    pub fn forward(&self, ids: &[u32], encoded: &Tensor) -> Result<Tensor> {
+        let (needed, available) = (ids.len(), self.max_length()?);
+        if needed == 0 || needed > available {
+            return Err(Error::TooLong { needed, available });
+        }
+        let mut xs = self.embed(ids, 0)?;
+        for layer in &self.layers {
+            let encoded = layer.encoder_attn.keys_and_values(encoded)?;
+            xs = layer.forward(&xs, &encoded, |k, v| Ok(vec![(k, v)]))?;
+        }
+        Ok(self.layer_norm.forward(&xs)?.squeeze(0)?)
+    }
+
+    /// `[tokens, width]` → `[tokens, vocabulary]`, f32.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        let logits = self.embed_tokens.forward(hidden)?;
+        Ok(logits.to_dtype(candle_core::DType::F32)?)
+    }
+
+    /// `[1, tokens, width]` of tokens that stand from a position on.
+    fn embed(&self, ids: &[u32], from: usize) -> Result<Tensor> {
+        let embeddings = self.embed_tokens.rows(ids)?.to_device(&self.device)?;
+        let embeddings = embeddings.to_dtype(self.positions.dtype())?;
+        Ok((embeddings + self.positions.narrow(0, from, ids.len())?)?.unsqueeze(0)?)
     }
 }

@@ -2,6 +2,7 @@
 //! needs, and no more.
 
 use super::attention::Attention;
+use super::updates::{Matrix, named};
 use super::{LAYER_NORM_EPS, WhisperConfig};
 use crate::audio::Padded;
 use crate::nn::{LayerNorm, Linear, Weights};
@@ -29,6 +30,12 @@ impl Layer {
             fc1: Linear::new(width, inner, &w.pp("fc1"))?,
             fc2: Linear::new(inner, width, &w.pp("fc2"))?,
         })
+    }
+
+    fn matrices(&mut self, at: &str) -> Vec<Matrix<'_>> {
+        let mut all = self.self_attn.matrices(&format!("{at}.self_attn"));
+        all.extend(named(at, [("fc1", &mut self.fc1), ("fc2", &mut self.fc2)]));
+        all
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
@@ -70,6 +77,13 @@ impl Whisper {
                 .collect::<Result<_>>()?,
             layer_norm: LayerNorm::new(width, LAYER_NORM_EPS, &w.pp("layer_norm"))?,
         })
+    }
+
+    /// The matrices of its layers, which updates may stand beside.
+    pub fn matrices(&mut self) -> Vec<Matrix<'_>> {
+        let layers = self.layers.iter_mut().enumerate();
+        let all = layers.flat_map(|(i, layer)| layer.matrices(&format!("encoder.layers.{i}")));
+        all.collect()
     }
 
     /// Most feature frames that can be encoded at once.

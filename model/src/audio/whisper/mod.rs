@@ -7,10 +7,13 @@ mod attention;
 mod decoder;
 mod encoder;
 mod transcriber;
+mod updates;
 
 pub use decoder::{DecoderConfig, DecoderState, WhisperDecoder};
 pub use encoder::Whisper;
 pub use transcriber::{Transcriber, Transcript};
+pub use updates::Matrix;
+pub(crate) use updates::{PREFIX as UPDATES_PREFIX, merge as merge_updates};
 
 use crate::{Error, Result};
 use serde::Deserialize;

@@ -124,6 +124,21 @@ impl Transcriber {
         &self.decoder
     }
 
+    /// What the decoder writes for a text: opening, tokens, end. No text: the end at once.
+    pub fn written(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.opening.to_vec();
+        if !text.is_empty() {
+            ids.extend(self.tokenizer.encode_text(&format!(" {text}"))?);
+        }
+        ids.push(self.end);
+        Ok(ids)
+    }
+
+    /// Tokens of [`Self::written`] that are given and not written.
+    pub fn opening(&self) -> usize {
+        self.opening.len()
+    }
+
     /// File of the tokenizer, for messages.
     pub fn path(&self) -> &Path {
         self.tokenizer.path()
@@ -131,14 +146,21 @@ impl Transcriber {
 
     /// Reads one encoded utterance `[1, steps, width]` of `seconds`.
     pub fn read(&self, encoded: &Padded, seconds: f64) -> Result<Transcript> {
+        self.read_with(&self.decoder, encoded, seconds)
+    }
+
+    /// [`Self::read`] with another decoder of the same vocabulary.
+    pub fn read_with(
+        &self,
+        decoder: &WhisperDecoder,
+        encoded: &Padded,
+        seconds: f64,
+    ) -> Result<Transcript> {
         let wanted = TOKENS_AT_LEAST + TOKENS_PER_SECOND * seconds.max(0.0);
-        let room = self
-            .decoder
-            .max_length()?
-            .saturating_sub(self.opening.len());
+        let room = decoder.max_length()?.saturating_sub(self.opening.len());
         let limit = (wanted as usize).min(room);
-        let mut state = self.decoder.begin(encoded)?;
-        let logits = self.decoder.step(&self.opening, &mut state)?;
+        let mut state = decoder.begin(encoded)?;
+        let logits = decoder.step(&self.opening, &mut state)?;
         let no_speech_probability =
             crate::sampling::probability(&logits.get(0)?.to_vec1()?, self.no_speech);
         let mut logits = logits.get(1)?.to_vec1::<f32>()?;
@@ -164,7 +186,7 @@ impl Transcriber {
             if ids.len() >= limit {
                 break;
             }
-            logits = self.decoder.step(&[id], &mut state)?.get(0)?.to_vec1()?;
+            logits = decoder.step(&[id], &mut state)?.get(0)?.to_vec1()?;
         }
         let text = self.tokenizer.decode(&ids, true)?;
         let sum: f64 = log_probabilities.iter().sum();

@@ -1,0 +1,303 @@
+//! The stage `align-audio`: ears that read learn to write what is said, with low-rank updates of all their
+//! layers. The language model is not run. Transcription is the second half of the paper's audio alignment (spec 8.3).
+
+mod clip;
+
+use crate::bar::bar;
+use crate::instruct::{Checkpoint, Progress};
+use crate::sampler::{Draws, generator};
+use crate::words::word_errors;
+use crate::{Error, Item, Places, Recipe, Result, Split, Stage, read_items};
+use candle_core::Tensor;
+use clip::{Clip, masked};
+use rand::seq::SliceRandom;
+use serde::Deserialize;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vita_model::audio::{AudioEncoder, Transcriber, Transcribing, Whisper, WhisperDecoder};
+use vita_model::build::TRAINED_FILE;
+use vita_model::nn::Variables;
+use vita_model::train::{
+    AdamW, AdamWConfig, CrossEntropy, EarsLora, Gradients, LoraConfig, Schedule, cross_entropy,
+};
+use vita_model::{LoadOptions, Vita};
+
+/// Where the updates are, in the stage's folder: names as in a model's trained parts.
+pub const TUNED_FILE: &str = "ears.safetensors";
+
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// Section `[align-audio]` of a recipe.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct AlignAudioStage {
+    pub updates: u64,
+    /// Utterances of an update.
+    pub batch: usize,
+    pub peak: f64,
+    pub weight_decay: f64,
+    pub low_rank: LoraConfig,
+    /// Updates between two readings of the split valid.
+    pub validate_updates: u64,
+    pub validate_items: usize,
+}
+
+impl Default for AlignAudioStage {
+    fn default() -> Self {
+        Self {
+            updates: 2_000,
+            batch: 8,
+            peak: 1e-3,
+            weight_decay: 0.0,
+            low_rank: LoraConfig {
+                rank: 16,
+                alpha: 32.0,
+                from_layer: 0,
+            },
+            validate_updates: 200,
+            validate_items: 100,
+        }
+    }
+}
+
+/// How far the stage is to go.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub stop_after: Option<Duration>,
+    pub progress: bool,
+}
+
+/// How the split valid is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Measures {
+    /// Wrong, lost and added words, of so many.
+    pub errors: usize,
+    pub words: usize,
+    /// Utterances read without a mistake, of so many.
+    pub whole: usize,
+    pub utterances: usize,
+}
+
+impl std::fmt::Display for Measures {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let percent = 100.0 * self.errors as f64 / self.words.max(1) as f64;
+        let (errors, words) = (self.errors, self.words);
+        let (whole, utterances) = (self.whole, self.utterances);
+        write!(
+            f,
+            "words wrong {percent:.1} % ({errors}/{words}), {whole} of {utterances} utterances read whole"
+        )
+    }
+}
+
+pub struct Summary {
+    pub updates: u64,
+    pub measures: Measures,
+    pub file: PathBuf,
+}
+
+/// Learns. What it ends with is in [`TUNED_FILE`].
+pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
+    let missing = || Error::Input("the recipe has no section [align-audio]".into());
+    let stage = recipe.align_audio.clone().ok_or_else(missing)?;
+    let folder = places.stage(Stage::AlignAudio);
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let (training, valid) = clips(recipe, places, &stage)?;
+    let mut tuner = Tuner::load(recipe, places, &stage)?;
+    let mut done = 0;
+    if let Some(checkpoint) = Checkpoint::newest(&folder)? {
+        done = checkpoint.progress.step;
+        tuner.optimiser.restore(&checkpoint.state, done)?;
+    }
+    let began = Instant::now();
+    let mut saved = Instant::now();
+    let bar = bar(options.progress, "updates", done, stage.updates);
+    let save = |tuner: &Tuner, step| {
+        let draws = Draws::default();
+        let progress = Progress { step, draws };
+        Checkpoint::save(&folder, progress, &tuner.optimiser.state()?)
+    };
+    let out_of_time = || options.stop_after.is_some_and(|t| began.elapsed() >= t);
+    while done < stage.updates && !out_of_time() {
+        let loss = tuner.update(&training, &stage, done)?;
+        done += 1;
+        bar.set_position(done);
+        bar.set_message(format!("loss {loss:.3}"));
+        if done.is_multiple_of(stage.validate_updates.max(1)) {
+            let measures = tuner.measure(&valid)?;
+            tracing::info!(update = done, loss, "{measures}");
+            bar.println(format!("{done}: loss {loss:.3}, {measures}"));
+        }
+        if saved.elapsed() >= SAVE_EVERY {
+            save(&tuner, done)?;
+            saved = Instant::now();
+        }
+    }
+    save(&tuner, done)?;
+    bar.finish_and_clear();
+    let file = folder.join(TUNED_FILE);
+    vita_model::train::save(&file, &tuner.lora.tensors()?, true)?;
+    Ok(Summary {
+        updates: done,
+        measures: tuner.measure(&valid)?,
+        file,
+    })
+}
+
+/// Recordings of the splits train and valid, each once.
+fn clips(
+    recipe: &Recipe,
+    places: &Places,
+    stage: &AlignAudioStage,
+) -> Result<(Vec<Clip>, Vec<Clip>)> {
+    let mut items: Vec<Item> = Vec::new();
+    for file in &recipe.items {
+        items.extend(read_items(&places.folder.join(file))?);
+    }
+    let mut known = HashSet::new();
+    items.retain(|item| {
+        item.audio
+            .as_ref()
+            .is_some_and(|path| known.insert(path.clone()))
+    });
+    let of = |split| {
+        let items = items.iter().filter(move |item| item.split == split);
+        items.filter_map(Clip::of)
+    };
+    let training: Vec<Clip> = of(Split::Train).collect();
+    if training.is_empty() {
+        let reason = "no item of the split train has a recording: run the stage data first";
+        return Err(Error::Input(reason.into()));
+    }
+    let mut valid: Vec<Clip> = of(Split::Valid)
+        .filter(|clip| !clip.words.is_empty())
+        .collect();
+    valid.shuffle(&mut generator(recipe.seed, 32, 0));
+    valid.truncate(stage.validate_items);
+    Ok((training, valid))
+}
+
+struct Tuner {
+    vita: Vita,
+    lora: EarsLora,
+    optimiser: AdamW,
+    /// The ears with what learns.
+    encoder: Whisper,
+    decoder: WhisperDecoder,
+    seed: u64,
+}
+
+impl Tuner {
+    fn load(recipe: &Recipe, places: &Places, stage: &AlignAudioStage) -> Result<Self> {
+        tuned_already(places)?;
+        // nothing of the model itself learns, but gradients pass it
+        let options = LoadOptions {
+            variables: Some(Arc::new(Variables::new(|_| false))),
+            ..LoadOptions::default()
+        };
+        let vita = Vita::load(&places.model, &options)?;
+        let ears = ears(&vita)?;
+        let (encoder, decoder) = (&ears.encoder, ears.transcriber.decoder());
+        let lora = EarsLora::new(stage.low_rank, encoder, decoder, recipe.seed)?;
+        let (encoder, decoder) = lora.attach(encoder, decoder)?;
+        let adamw = AdamWConfig {
+            weight_decay: stage.weight_decay,
+            ..AdamWConfig::default()
+        };
+        let optimiser = AdamW::new(adamw, lora.variables().clone());
+        Ok(Self {
+            vita,
+            lora,
+            optimiser,
+            encoder,
+            decoder,
+            seed: recipe.seed,
+        })
+    }
+
+    fn transcriber(&self) -> Result<&Transcriber> {
+        Ok(&ears(&self.vita)?.transcriber)
+    }
+
+    fn update(&mut self, training: &[Clip], stage: &AlignAudioStage, step: u64) -> Result<f64> {
+        let passes = training.len().div_ceil(stage.batch) as u64;
+        let mut order: Vec<usize> = (0..training.len()).collect();
+        order.shuffle(&mut generator(self.seed, 30, step / passes));
+        let from = (step % passes) as usize * stage.batch;
+        let chosen = &order[from..(from + stage.batch).min(order.len())];
+        let mut rng = generator(self.seed, 31, step);
+        let (mut thoughts, mut targets) = (Vec::new(), Vec::new());
+        for &i in chosen {
+            let features = training[i].features(self.vita.ears()?)?;
+            let encoded = self.encoder.forward(&masked(&features, &mut rng)?)?;
+            let ids = self.transcriber()?.written(&training[i].words)?;
+            let given = self.transcriber()?.opening();
+            let hidden = self
+                .decoder
+                .forward(&ids[..ids.len() - 1], &encoded.values)?;
+            thoughts.push(hidden.narrow(0, given - 1, ids.len() - given)?);
+            targets.extend_from_slice(&ids[given..]);
+        }
+        let logits = self.decoder.logits(&Tensor::cat(&thoughts, 0)?)?;
+        let loss = cross_entropy(&logits, None, &CrossEntropy::mean(targets))?;
+        let mut gradients = Gradients::of(self.optimiser.variables(), &loss.backward()?)?;
+        gradients.clip(1.0);
+        let schedule = Schedule {
+            peak: stage.peak,
+            warm_up: 50,
+            updates: stage.updates,
+            floor: 0.02,
+        };
+        self.optimiser.update(&gradients, |_| schedule.rate(step))?;
+        Ok(f64::from(loss.to_scalar::<f32>()?))
+    }
+
+    /// Reads clips as the model will.
+    fn measure(&self, clips: &[Clip]) -> Result<Measures> {
+        let ears = ears(&self.vita)?;
+        let (encoder, decoder) = self
+            .lora
+            .attach_frozen(&ears.encoder, ears.transcriber.decoder())?;
+        let mut measures = Measures::default();
+        for clip in clips {
+            let features = clip.features(self.vita.ears()?)?;
+            let seconds = clip.seconds(&features)?;
+            let encoded = encoder.forward(&features)?;
+            let read = self.transcriber()?.read_with(&decoder, &encoded, seconds)?;
+            let (errors, words) = word_errors(&clip.words, &read.text);
+            measures.errors += errors;
+            measures.words += words;
+            measures.whole += usize::from(errors == 0);
+            measures.utterances += 1;
+        }
+        Ok(measures)
+    }
+}
+
+fn ears(vita: &Vita) -> Result<&Transcribing> {
+    match &vita.ears()?.encoder {
+        AudioEncoder::Transcribing(ears) => Ok(ears),
+        _ => Err(Error::Input(
+            "this model's ears do not read words: the stage align-audio is for those that do"
+                .into(),
+        )),
+    }
+}
+
+/// Updates are made beside the ears as published: what is tuned already would be lost.
+fn tuned_already(places: &Places) -> Result<()> {
+    let file = places.model.join(TRAINED_FILE);
+    if !file.is_file() {
+        return Ok(());
+    }
+    let infos = vita_model::checkpoint::Shards::from_file(&file)?.infos();
+    match infos.iter().any(|info| info.name.starts_with("ears.")) {
+        true => Err(Error::format(
+            &file,
+            "these ears were tuned already: build the model to begin with without that (vita model build --trained)",
+        )),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,124 @@
+//! The stage `align-audio` on vita-nano's real ears: they learn to write something else for a recording, and a model that is
+//! built with what they learnt writes it. Needs what `make setup` fetches.
+
+use std::path::{Path, PathBuf};
+use vita_model::build::{self, Bases, Labels};
+use vita_model::checkpoint::Shards;
+use vita_model::{LoadOptions, Vita, wav};
+use vita_training::{Places, Recipe, Stage, hear};
+
+const RECIPE: &str = r#"
+name = "ears"
+model = "./model"
+items = ["items.jsonl"]
+
+[align-audio]
+updates = 16
+batch = 2
+peak = 4e-3
+validate-updates = 1000
+low-rank = { rank = 4, alpha = 8.0 }
+"#;
+
+const RECORDINGS: &str = "/usr/share/pocketsphinx/test/data/cards";
+
+/// What the two recordings are taught to mean.
+const TAUGHT: [(&str, &str); 2] = [
+    ("001.wav", "Where is the purple elephant?"),
+    ("004.wav", "Nobody came."),
+];
+
+fn cache() -> PathBuf {
+    let set = std::env::var_os("VITA_CACHE").map(PathBuf::from);
+    set.unwrap_or_else(|| {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        base.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache"))
+            .join("vita-stream")
+    })
+}
+
+fn build_model(trained: &Shards, out: &Path) {
+    let bases = Bases::in_models(&cache().join("models"));
+    assert_eq!(bases.missing(), Vec::<PathBuf>::new(), "run make setup");
+    let labels = |name: &str| {
+        let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nano");
+        std::fs::read_to_string(nano.join(name)).unwrap()
+    };
+    let (classes, objects) = (labels("classes.txt"), labels("objects.txt"));
+    let labels = Labels {
+        classes: &classes,
+        objects: &objects,
+    };
+    std::fs::create_dir_all(out).unwrap();
+    build::build(&bases, trained, labels, out, |_| ()).unwrap();
+}
+
+fn item(split: &str, file: &str, words: &str) -> String {
+    format!(
+        r#"{{"id":"{file}","split":"{split}","kind":"noise","audio":"{RECORDINGS}/{file}","words":"{words}","system":"lang","answer":null,"phrasing":"seen"}}"#
+    )
+}
+
+fn read(model: &Path, file: &str) -> String {
+    let vita = Vita::load(model, &LoadOptions::default()).unwrap();
+    let samples = wav::read(&Path::new(RECORDINGS).join(file))
+        .unwrap()
+        .samples;
+    vita.hear(&samples).unwrap().transcript.unwrap()
+}
+
+#[test]
+fn ears_learn_to_write_what_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let nothing = [&8u64.to_le_bytes()[..], b"{}      "].concat();
+    let untrained = Shards::from_bytes(Path::new("untrained"), nothing).unwrap();
+    build_model(&untrained, &at("model"));
+    let places = Places {
+        cache: cache(),
+        folder: at("training"),
+        model: at("model"),
+    };
+    std::fs::create_dir_all(&places.folder).unwrap();
+    let items = TAUGHT.map(|(file, words)| item("train", file, words));
+    let valid = item("valid", "003.wav", "seven of clubs");
+    let items = format!("{}\n{valid}\n", items.join("\n"));
+    std::fs::write(places.folder.join("items.jsonl"), items).unwrap();
+    std::fs::write(at("recipe.toml"), RECIPE).unwrap();
+    let recipe = Recipe::load(&at("recipe.toml")).unwrap();
+
+    // cut off half way, and taken up
+    let options = hear::Options {
+        stop_after: Some(std::time::Duration::from_millis(1)),
+        ..hear::Options::default()
+    };
+    let begun = hear::run(&recipe, &places, &options).unwrap();
+    assert!(begun.updates < 16);
+    let summary = hear::run(&recipe, &places, &hear::Options::default()).unwrap();
+    assert_eq!(summary.updates, 16);
+    assert_eq!(
+        summary.file,
+        places.stage(Stage::AlignAudio).join(hear::TUNED_FILE)
+    );
+
+    let tuned = Shards::from_file(&summary.file).unwrap();
+    build_model(&tuned, &at("tuned"));
+    for (file, words) in TAUGHT {
+        assert_eq!(read(&at("tuned"), file), words);
+        assert_ne!(read(&at("model"), file), words);
+    }
+    let again = Places {
+        model: at("tuned"),
+        folder: at("again"),
+        ..places.clone()
+    };
+    std::fs::create_dir_all(&again.folder).unwrap();
+    std::fs::copy(
+        places.folder.join("items.jsonl"),
+        again.folder.join("items.jsonl"),
+    )
+    .unwrap();
+    let error = hear::run(&recipe, &again, &hear::Options::default()).err();
+    let error = error.expect("tuned twice").to_string();
+    assert!(error.contains("tuned already"), "{error}");
+}
