@@ -99,8 +99,8 @@ impl Encoders {
     }
 }
 
-/// A part of the manifest (or a checkpoint's config) without what learns, and the sizes of its files. Other
-/// encoders have other features.
+/// A part of the manifest (or a checkpoint's config) without what learns, and its files. Other encoders have other
+/// features.
 fn fingerprint(model: &Path, part: &str) -> Result<String> {
     let manifest = model.join("vita.toml");
     let mut hash = Sha256::new();
@@ -120,8 +120,8 @@ fn fingerprint(model: &Path, part: &str) -> Result<String> {
     for weights in part.get("weights").into_iter().chain(detector) {
         if let Some(file) = weights.get("file").and_then(toml::Value::as_str) {
             let file = model.join(file);
-            let size = std::fs::metadata(&file).map_err(Error::io(&file))?.len();
-            hash.update(size.to_le_bytes());
+            let mut opened = std::fs::File::open(&file).map_err(Error::io(&file))?;
+            std::io::copy(&mut opened, &mut hash).map_err(Error::io(&file))?;
         }
     }
     Ok(short(hash))
