@@ -16,6 +16,7 @@ items = ["items.jsonl"]
 updates = 16
 batch = 2
 peak = 4e-3
+share = 1.0
 validate-updates = 1000
 low-rank = { rank = 4, alpha = 8.0 }
 "#;

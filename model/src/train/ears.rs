@@ -56,36 +56,39 @@ impl EarsLora {
         encoder: &Whisper,
         decoder: &WhisperDecoder,
     ) -> Result<(Whisper, WhisperDecoder)> {
-        self.attached(encoder, decoder, |var| var.as_tensor().clone())
+        self.attached(encoder, decoder, self.scale, |var| var.as_tensor().clone())
     }
 
-    /// The ears with these updates as they are at the moment, with nothing that learns.
+    /// The ears with a share (0 to 1) of these updates as they are at the moment, with nothing that learns.
     pub fn attach_frozen(
         &self,
         encoder: &Whisper,
         decoder: &WhisperDecoder,
+        share: f64,
     ) -> Result<(Whisper, WhisperDecoder)> {
-        self.attached(encoder, decoder, |var| var.as_detached_tensor())
+        let scale = share * self.scale;
+        self.attached(encoder, decoder, scale, |var| var.as_detached_tensor())
     }
 
     fn attached(
         &self,
         encoder: &Whisper,
         decoder: &WhisperDecoder,
+        scale: f64,
         tensor: impl Fn(&Var) -> Tensor,
     ) -> Result<(Whisper, WhisperDecoder)> {
         let (mut encoder, mut decoder) = (encoder.clone(), decoder.clone());
         for (place, matrix) in encoder.matrices().into_iter().chain(decoder.matrices()) {
             let get = |which| tensor(&self.variables[&name(&place, which)]);
-            let (a, b, scale) = (get("a"), get("b"), self.scale);
+            let (a, b) = (get("a"), get("b"));
             *matrix = matrix.updated(LowRank { a, b, scale })?;
         }
         Ok((encoder, decoder))
     }
 
-    /// What a file of them holds: the scale goes into B, so that the update is `B·A`.
-    pub fn tensors(&self) -> Result<HashMap<String, Tensor>> {
-        scaled(&self.variables, self.scale)
+    /// What a file of a share of them holds: the scale goes into B, so that the update is `B·A`.
+    pub fn tensors(&self, share: f64) -> Result<HashMap<String, Tensor>> {
+        scaled(&self.variables, share * self.scale)
     }
 }
 
