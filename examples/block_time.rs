@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Plays an MP4 (H.264 and AAC) in several pipelines at its own pace and prints a row of JSON for each kind of our elements: buffers, and the
-//! median, 99th percentile and longest time in microseconds of a call of its chain function, without what the elements behind it
-//! took in that call. Time that the thread was ready but another ran is left out (`/proc/thread-self/schedstat`), so that a busy machine does not
+//! median, 99th percentile and longest time in microseconds of a call of its chain function, without what the elements around it
+//! took in that call for buffers, events and queries. Time that the thread was ready but another ran is left out (`/proc/thread-self/schedstat`), so that a busy machine does not
 //! count as a block of ours; time in locks, sleeps and the arithmetic counts.
 
 use std::cell::RefCell;
@@ -40,14 +40,62 @@ struct Args {
 /// Nanoseconds of calls, by element factory.
 static CALLS: Mutex<BTreeMap<String, Vec<u64>>> = Mutex::new(BTreeMap::new());
 
-/// A chain function that has not returned.
+/// What a call is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Chain,
+    Event,
+    Query,
+}
+
+/// A call that has not returned.
 struct Call {
-    /// Of ours only.
+    kind: Kind,
+    pad: usize,
+    /// Of a chain function of ours.
     factory: Option<String>,
     begun: Instant,
     waited_ns: u64,
-    /// What chain functions inside took.
+    /// What calls inside took.
     inner_ns: u64,
+}
+
+impl Call {
+    fn begin(kind: Kind, pad: &gst::Pad) {
+        let call = Self {
+            kind,
+            pad: pad.as_ptr().addr(),
+            factory: ours(pad).filter(|_| kind == Kind::Chain),
+            waited_ns: waited_ns(),
+            begun: Instant::now(),
+            inner_ns: 0,
+        };
+        OPEN.with_borrow_mut(|open| open.push(call));
+    }
+
+    fn end(kind: Kind, pad: &gst::Pad) {
+        let pad = pad.as_ptr().addr();
+        let call = OPEN.with_borrow_mut(|open| {
+            // A call may go without telling.
+            let at = open
+                .iter()
+                .rposition(|call| call.kind == kind && call.pad == pad)?;
+            open.truncate(at + 1);
+            open.pop()
+        });
+        let Some(call) = call else { return };
+        let wall_ns = call.begun.elapsed().as_nanos() as u64;
+        let took_ns = wall_ns.saturating_sub(waited_ns().saturating_sub(call.waited_ns));
+        OPEN.with_borrow_mut(|open| {
+            if let Some(outer) = open.last_mut() {
+                outer.inner_ns += took_ns;
+            }
+        });
+        if let (Some(factory), Ok(mut calls)) = (call.factory, CALLS.lock()) {
+            let own_ns = took_ns.saturating_sub(call.inner_ns);
+            calls.entry(factory).or_default().push(own_ns);
+        }
+    }
 }
 
 thread_local! {
@@ -82,45 +130,56 @@ mod imp {
     impl ObjectImpl for BlockTracer {
         fn constructed(&self) {
             self.parent_constructed();
-            self.register_hook(TracerHook::PadChainPre);
-            self.register_hook(TracerHook::PadChainPost);
+            for hook in [
+                TracerHook::PadChainPre,
+                TracerHook::PadChainPost,
+                TracerHook::PadChainListPre,
+                TracerHook::PadChainListPost,
+                TracerHook::PadPushEventPre,
+                TracerHook::PadPushEventPost,
+                TracerHook::PadQueryPre,
+                TracerHook::PadQueryPost,
+            ] {
+                self.register_hook(hook);
+            }
         }
     }
 
     impl GstObjectImpl for BlockTracer {}
 
+    type Flow = Result<gst::FlowSuccess, gst::FlowError>;
+
     impl TracerImpl for BlockTracer {
         fn pad_chain_pre(&self, _ts: u64, pad: &gst::Pad, _buffer: &gst::Buffer) {
-            let call = Call {
-                factory: ours(pad),
-                waited_ns: waited_ns(),
-                begun: Instant::now(),
-                inner_ns: 0,
-            };
-            OPEN.with_borrow_mut(|open| open.push(call));
+            Call::begin(Kind::Chain, pad);
         }
 
-        fn pad_chain_post(
-            &self,
-            _ts: u64,
-            _pad: &gst::Pad,
-            _result: Result<gst::FlowSuccess, gst::FlowError>,
-        ) {
-            let Some(call) = OPEN.with_borrow_mut(Vec::pop) else {
-                return;
-            };
-            let wall_ns = call.begun.elapsed().as_nanos() as u64;
-            let took_ns = wall_ns.saturating_sub(waited_ns().saturating_sub(call.waited_ns));
-            OPEN.with_borrow_mut(|open| {
-                if let Some(outer) = open.last_mut() {
-                    outer.inner_ns += took_ns;
-                }
-            });
-            let (Some(factory), Ok(mut calls)) = (call.factory, CALLS.lock()) else {
-                return;
-            };
-            let own_ns = took_ns.saturating_sub(call.inner_ns);
-            calls.entry(factory).or_default().push(own_ns);
+        fn pad_chain_post(&self, _ts: u64, pad: &gst::Pad, _result: Flow) {
+            Call::end(Kind::Chain, pad);
+        }
+
+        fn pad_chain_list_pre(&self, _ts: u64, pad: &gst::Pad, _list: &gst::BufferList) {
+            Call::begin(Kind::Chain, pad);
+        }
+
+        fn pad_chain_list_post(&self, _ts: u64, pad: &gst::Pad, _result: Flow) {
+            Call::end(Kind::Chain, pad);
+        }
+
+        fn pad_push_event_pre(&self, _ts: u64, pad: &gst::Pad, _event: &gst::Event) {
+            Call::begin(Kind::Event, pad);
+        }
+
+        fn pad_push_event_post(&self, _ts: u64, pad: &gst::Pad, _result: bool) {
+            Call::end(Kind::Event, pad);
+        }
+
+        fn pad_query_pre(&self, _ts: u64, pad: &gst::Pad, _query: &gst::QueryRef) {
+            Call::begin(Kind::Query, pad);
+        }
+
+        fn pad_query_post(&self, _ts: u64, pad: &gst::Pad, _query: &gst::QueryRef, _result: bool) {
+            Call::end(Kind::Query, pad);
         }
     }
 }

@@ -19,8 +19,9 @@ pub struct Turn {
 
 /// Past turns in the order of their questions.
 ///
-/// Trimming rule: whole turns, oldest first, until what is left has at most `limit_tokens` tokens. A limit of 0 keeps
-/// none (in the reference `history[-0:]` kept all: spec section 7.6, item 5).
+/// Trimming rule: with more than `limit_tokens` tokens, whole turns go, oldest first, until three quarters of them are left
+/// or fewer; then most prompts begin as the one before did, and what was computed for it serves again. A limit of 0 keeps none
+/// (in the reference `history[-0:]` kept all: spec section 7.6, item 5).
 #[derive(Clone, Debug)]
 pub struct History {
     turns: VecDeque<Turn>,
@@ -51,7 +52,11 @@ impl History {
         let place = self.turns.partition_point(|t| t.id < turn.id);
         self.tokens += turn.tokens;
         self.turns.insert(place, turn);
-        while self.tokens > self.limit_tokens
+        if self.tokens <= self.limit_tokens {
+            return;
+        }
+        let left = self.limit_tokens - self.limit_tokens / 4;
+        while self.tokens > left
             && let Some(oldest) = self.turns.pop_front()
         {
             self.tokens -= oldest.tokens;
@@ -89,12 +94,14 @@ mod tests {
 
     #[test]
     fn the_oldest_whole_turns_go_first() {
-        let mut history = History::new(25);
+        let mut history = History::new(40);
         for id in 1..=4 {
             history.push(turn(id, 10));
         }
-        assert_eq!(ids(&history), [3, 4]);
-        assert_eq!(history.tokens(), 20);
+        assert_eq!(ids(&history), [1, 2, 3, 4]);
+        history.push(turn(5, 10));
+        assert_eq!(ids(&history), [3, 4, 5], "three quarters of the limit");
+        assert_eq!(history.tokens(), 30);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use vita_dialogue::duplex::{
-    Command, CutOff, Duplex, End, GenerationId, NoiseReason, Notice, Question, Settings, Slot,
-    TurnId,
+    CancelReason, Command, CutOff, Duplex, End, GenerationId, NoiseReason, Notice, Question,
+    Settings, Slot, TurnId,
 };
 use vita_dialogue::state::StateProbabilities;
 
@@ -29,7 +29,8 @@ fn commands(duplex: &mut Duplex) -> Vec<Command> {
 }
 
 fn utter(duplex: &mut Duplex, id: u64, second: u64) -> TurnId {
-    duplex.utterance_ended(at(second), id, at(second - 1), at(second))
+    let interval = (at(second - 1), at(second));
+    duplex.utterance_ended(at(second), at(second), id, interval)
 }
 
 /// A spoken question that is being answered.
@@ -289,7 +290,8 @@ fn defect_13_reset_stops_the_answer_and_all_that_waits() {
 #[test]
 fn utterances_below_the_minimum_are_audited_and_not_judged() {
     let mut duplex = Duplex::new(Settings::default());
-    duplex.utterance_ended(at(5), 1, at(5) - Duration::from_millis(249), at(5));
+    let interval = (at(5) - Duration::from_millis(249), at(5));
+    duplex.utterance_ended(at(5), at(5), 1, interval);
     assert!(matches!(
         commands(&mut duplex).as_slice(),
         [Command::Publish(Notice::Noise {
@@ -297,4 +299,56 @@ fn utterances_below_the_minimum_are_audited_and_not_judged() {
             ..
         })]
     ));
+}
+
+fn given_up(commands: &[Command]) -> Vec<(TurnId, CancelReason)> {
+    let given_up = |command: &Command| match command {
+        Command::Publish(Notice::Cancelled { turn, reason, .. }) => Some((*turn, reason.clone())),
+        _ => None,
+    };
+    commands.iter().filter_map(given_up).collect()
+}
+
+#[test]
+fn a_question_without_a_verdict_in_time_is_cancelled_wherever_it_is() {
+    let limited = Settings {
+        maximum_wait: Some(Duration::from_secs(4)),
+        ..Settings::default()
+    };
+    let mut duplex = Duplex::new(limited);
+    let judged = utter(&mut duplex, 1, 10);
+    let waits = utter(&mut duplex, 2, 11);
+    // What came late to us is as old as it is, and that one was lost on its way.
+    let late = duplex.utterance_ended(at(12), at(8), 3, (at(7), at(8)));
+    let lost = duplex.utterance_lost(4, (at(7), at(8)), CancelReason::Stale);
+    let stale = |turn| (turn, CancelReason::Stale);
+    let before = commands(&mut duplex);
+    assert_eq!(prefilled(&before), [(Slot::A, judged)]);
+    assert_eq!(given_up(&before), [stale(late), stale(lost)]);
+
+    assert_eq!(duplex.next_deadline(), Some(at(14)));
+    duplex.tick(at(14));
+    let timed_out = [(judged, CancelReason::JudgingTimedOut)];
+    let after = commands(&mut duplex);
+    assert_eq!(given_up(&after), timed_out);
+    assert_eq!(prefilled(&after), [(Slot::A, waits)]);
+    // Its time is over when the one before has its verdict.
+    let too_late = utter(&mut duplex, 5, 14);
+    duplex.judged(at(18), waits, QUERY, 10);
+    assert_eq!(given_up(&commands(&mut duplex)), [stale(too_late)]);
+    assert_eq!(duplex.overdue(), 4);
+    assert!(duplex.speaking().is_some(), "a verdict in time counts");
+}
+
+#[test]
+fn without_a_limit_a_question_waits_for_ever() {
+    let mut duplex = Duplex::new(Settings {
+        maximum_wait: None,
+        ..Settings::default()
+    });
+    let turn = utter(&mut duplex, 1, 10);
+    assert_eq!(duplex.next_deadline(), None);
+    duplex.tick(at(1_000_000));
+    duplex.judged(at(1_000_000), turn, QUERY, 10);
+    assert!(duplex.speaking().is_some());
 }

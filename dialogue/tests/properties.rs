@@ -5,14 +5,20 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use vita_dialogue::duplex::{Command, Duplex, End, GenerationId, Notice, Settings, Slot, TurnId};
+use vita_dialogue::duplex::{
+    CancelReason, Command, Duplex, End, GenerationId, Notice, Settings, Slot, TurnId,
+};
 use vita_dialogue::state::StateProbabilities;
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// `late`: seconds from its end until it is known.
     Utterance {
         millis: u64,
+        late: u64,
     },
+    /// An utterance that was dropped before.
+    Lost,
     Ask,
     /// The engine's verdict on what it was last asked to prefill in a slot, in time or late.
     Judged {
@@ -40,7 +46,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0u64..4000).prop_map(|millis| Step::Utterance { millis }),
+        4 => (0u64..4000, 0u64..14).prop_map(|(millis, late)| Step::Utterance { millis, late }),
+        1 => Just(Step::Lost),
         2 => Just(Step::Ask),
         6 => (any::<bool>(), 0f32..1.0, 0f32..1.0).prop_map(|(slot, query, noise)| Step::Judged { slot, query, noise }),
         1 => any::<bool>().prop_map(|slot| Step::PrefillFailed { slot }),
@@ -157,9 +164,14 @@ fn apply(
             .map(|(turn, _)| *turn)
     };
     match *step {
-        Step::Utterance { millis } => {
-            let start = now.saturating_sub(Duration::from_millis(millis));
-            asked.push(duplex.utterance_ended(now, asked.len() as u64, start, now));
+        Step::Utterance { millis, late } => {
+            let end = now.saturating_sub(Duration::from_secs(late));
+            let start = end.saturating_sub(Duration::from_millis(millis));
+            asked.push(duplex.utterance_ended(now, end, asked.len() as u64, (start, end)));
+        }
+        Step::Lost => {
+            let reason = CancelReason::QueueFull;
+            asked.push(duplex.utterance_lost(asked.len() as u64, (now, now), reason));
         }
         Step::Ask => asked.push(duplex.ask(now, now, "what?")),
         Step::Judged { slot, query, noise } => {

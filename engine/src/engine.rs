@@ -163,9 +163,13 @@ impl Worker {
 
     fn admit(&mut self) {
         let opened = std::mem::take(&mut lock(&self.shared).opened);
+        if opened.is_empty() {
+            return;
+        }
         for task in opened {
             let own = (task.pacing() != Pacing::Free).then(|| {
                 let limits = Limits {
+                    memory_bytes: task.kv_cache_bytes(),
                     prefill_rows: PACED_PREFILL_ROWS,
                     prefill_rows_beside_decode: PACED_PREFILL_ROWS,
                     ..self.limits
@@ -177,6 +181,21 @@ impl Worker {
                 own,
                 is_over: false,
             });
+        }
+        self.limit_memory();
+    }
+
+    /// The largest budget that a freely running room wants; without one it stays as it was, for those to come.
+    fn limit_memory(&mut self) {
+        let free = self.seats.iter().filter(|seat| seat.own.is_none());
+        let Some(bytes) = free.map(|seat| seat.task.kv_cache_bytes()).max() else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.limits.memory_bytes, bytes);
+        if before != bytes {
+            let (limit_mib, before_mib) = (bytes >> 20, before >> 20);
+            tracing::info!(limit_mib, before_mib, "limit of keys and values kept");
+            self.batch.set_memory_bytes(bytes);
         }
     }
 
@@ -199,7 +218,11 @@ impl Worker {
             });
             is_busy |= stepped == Some(true);
         }
+        let before = self.seats.len();
         self.seats.retain(|seat| !seat.is_over);
+        if self.seats.len() < before {
+            self.limit_memory();
+        }
         let mut shared = lock(&self.shared);
         shared.rooms = self.seats.len() + shared.opened.len();
         is_busy

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use candle_core::Tensor;
 use image::{Rgb, RgbImage};
-use vita_engine::encode::{Client, Encoded, Error, Load, Stats};
+use vita_engine::encode::{Client, ClientSettings, Encoded, Error, Load, Stats};
 use vita_engine::models::{self, Model, ModelSpec};
 
 /// What is waited for comes within this time also on a busy machine.
@@ -33,7 +33,15 @@ impl Own {
     }
 
     fn client(&self, batch: usize) -> Client {
-        self.model.encoder().client(batch, 100).unwrap()
+        self.client_of(ClientSettings {
+            batch,
+            capacity: 100,
+            ..ClientSettings::default()
+        })
+    }
+
+    fn client_of(&self, settings: ClientSettings) -> Client {
+        self.model.encoder().client(&settings).unwrap()
     }
 
     fn stats(&self) -> Stats {
@@ -104,7 +112,7 @@ fn frame(client: &Client, number: u8, answers: &Answers, name: &'static str) {
     assert!(queued.is_ok());
 }
 
-/// Keeps the worker busy until the sender is dropped; returns once it is.
+/// Keeps the worker for frames busy until the sender is dropped; returns once it is.
 fn block(client: &Client) -> Sender<()> {
     let (release, released) = channel::<()>();
     let (begin, begun) = channel();
@@ -153,26 +161,82 @@ fn frames_of_two_streams_make_one_batch_of_what_the_model_sees() {
     assert_eq!((stats.frames, stats.batches, stats.cached), (6, 1, 0));
 }
 
+fn features(own: &Own) -> Tensor {
+    let samples: Vec<f32> = (0..16_000).map(|i| (i as f32 / 9.0).sin() / 3.0).collect();
+    own.model.vita().ears().unwrap().features(&samples).unwrap()
+}
+
 #[test]
-fn an_utterance_goes_before_frames_that_wait_longer() {
+fn an_utterance_waits_for_no_frame() {
     let own = Own::open();
     let client = own.client(1);
     let answers = Answers::new();
     let release = block(&client);
     frame(&client, 0, &answers, "first frame");
     frame(&client, 1, &answers, "second frame");
-    let samples: Vec<f32> = (0..16_000).map(|i| (i as f32 / 9.0).sin() / 3.0).collect();
-    let features = own.model.vita().ears().unwrap().features(&samples).unwrap();
+    let features = features(&own);
     let expected = own.model.vita().hear_frames(&features).unwrap();
     let queued = client.utterance(Box::new(|| Ok(features)), answers.answer("utterance"));
     assert!(queued.is_ok());
-    drop(release);
+    // a frame is being encoded all the while
     let (name, heard) = answers.next();
     assert_eq!(name, "utterance");
     let heard = heard.unwrap().media;
     assert_eq!(heard.key, expected.key);
     assert_eq!(max_difference(&heard.vectors, &expected.vectors), 0.0);
+    drop(release);
     assert_eq!(answers.names(2), ["first frame", "second frame"]);
+}
+
+#[test]
+fn an_utterance_that_waited_too_long_is_not_encoded() {
+    let own = Own::open();
+    let client = own.client_of(ClientSettings {
+        max_wait: Some(Duration::ZERO),
+        ..ClientSettings::default()
+    });
+    let answers = Answers::new();
+    let never = Box::new(|| panic!("nobody wants it any more"));
+    client.utterance(never, answers.answer("late")).unwrap();
+    let error = answers.next().1.unwrap_err();
+    assert!(matches!(error, Error::Stale(_)), "{error}");
+    assert!(error.to_string().contains("the model is overloaded"));
+    let stats = own.stats();
+    assert_eq!((stats.stale, stats.failed, stats.utterances), (1, 0, 0));
+}
+
+#[test]
+fn what_is_kept_stays_within_the_largest_budget_of_those_who_are_there() {
+    let own = Own::open();
+    let one_frame = {
+        let media = own.model.vita().see_frames(&[picture(0)]).unwrap();
+        let vectors = &media[0].vectors;
+        vectors.elem_count() * vectors.dtype().size_in_bytes()
+    };
+    let of = |frames: usize| {
+        own.client_of(ClientSettings {
+            cache_bytes: frames * one_frame,
+            ..ClientSettings::default()
+        })
+    };
+    let (small, large) = (of(1), of(3));
+    let answers = Answers::new();
+    let see = |numbers: std::ops::Range<u8>| {
+        for number in numbers {
+            frame(&small, number, &answers, "frame");
+            answers.next().1.unwrap();
+        }
+    };
+    see(0..5);
+    let stats = own.stats();
+    let held = (stats.cache_bytes, stats.cache_limit_bytes);
+    assert_eq!(held, (3 * one_frame, 3 * one_frame));
+    drop(large);
+    let stats = own.stats();
+    let held = (stats.cache_bytes, stats.cache_limit_bytes);
+    assert_eq!(held, (one_frame, one_frame));
+    see(5..7);
+    assert_eq!(own.stats().cache_bytes, one_frame);
 }
 
 #[test]
@@ -258,7 +322,11 @@ fn what_is_cancelled_or_whose_client_is_gone_is_not_answered() {
 #[test]
 fn a_full_lane_and_a_closed_model_say_so() {
     let own = Own::open();
-    let client = own.model.encoder().client(1, 1).unwrap();
+    let client = own.client_of(ClientSettings {
+        batch: 1,
+        capacity: 1,
+        ..ClientSettings::default()
+    });
     let answers = Answers::new();
     let release = block(&client);
     frame(&client, 0, &answers, "waits");

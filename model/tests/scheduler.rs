@@ -352,10 +352,9 @@ fn prompts_share_what_a_step_can_read() {
 #[test]
 fn memory_bounds_what_runs_and_what_is_remembered() {
     let (_, model) = backbones().remove(0);
-    let per_token = model.cache_shape().bytes_per_position();
-    // Two sequences of 100 tokens, each with room for twice as many.
+    let budget = 2 * model.cache_shape().bytes_for(100);
     let limits = Limits {
-        memory_bytes: 2 * 200 * per_token,
+        memory_bytes: budget,
         ..Limits::default()
     };
     let mut scheduler = Scheduler::new(model, limits);
@@ -365,7 +364,9 @@ fn memory_bounds_what_runs_and_what_is_remembered() {
     let mut heard = Heard::default();
     while scheduler.has_work() {
         heard.take(scheduler.step());
-        assert!(scheduler.stats().running <= 2);
+        let stats = scheduler.stats();
+        assert!(stats.running <= 2);
+        assert!(stats.memory_bytes <= budget && stats.memory_limit_bytes == budget);
     }
     assert!(
         ids.iter().all(|id| heard.tokens[id].len() == 20),
@@ -377,6 +378,26 @@ fn memory_bounds_what_runs_and_what_is_remembered() {
         .submit(job(vec![1; 400], 100))
         .expect_err("it never fits");
     assert_eq!(error.kind(), ErrorKind::Busy);
+}
+
+#[test]
+fn a_smaller_budget_gives_up_what_is_remembered_and_what_never_fits() {
+    let (_, model) = backbones().remove(0);
+    let shape = model.cache_shape();
+    let mut scheduler = Scheduler::new(model, Limits::default());
+    for i in 0..4 {
+        scheduler.submit(job(ids(i, 80), 20)).expect("it fits");
+    }
+    run(&mut scheduler);
+    assert_eq!(scheduler.stats().prefixes, 4);
+    let long = scheduler.submit(job(ids(9, 300), 20)).expect("it fits");
+    let short = scheduler.submit(job(ids(8, 80), 20)).expect("it fits");
+    scheduler.set_memory_bytes(shape.bytes_for(100));
+    let stats = scheduler.stats();
+    assert!(stats.memory_bytes <= shape.bytes_for(100), "{stats:?}");
+    let heard = run(&mut scheduler);
+    assert!(heard.failed.contains_key(&long));
+    assert_eq!(heard.tokens[&short].len(), 20);
 }
 
 #[test]
@@ -472,10 +493,13 @@ proptest! {
     fn each_sequence_ends_once_with_its_own_words(
         actions in prop::collection::vec((0u8..5, 0usize..8, 1u32..4), 1..60),
         max_sequences in 1usize..4,
+        sequences_in_memory in 1usize..6,
     ) {
         let (_, model) = backbones().remove(0);
         let expected: Vec<Vec<u32>> = (1..4).map(|seed| alone(&model, job(ids(seed, 12 * seed as usize), 6))).collect();
-        let mut scheduler = Scheduler::new(model, Limits { max_sequences, prefill_rows: 10, prefill_rows_beside_decode: 5, ..Limits::default() });
+        let memory_bytes = sequences_in_memory * model.cache_shape().bytes_for(42);
+        let limits = Limits { max_sequences, memory_bytes, prefill_rows: 10, prefill_rows_beside_decode: 5, ..Limits::default() };
+        let mut scheduler = Scheduler::new(model, limits);
         let mut submitted: Vec<(SequenceId, u32, bool)> = Vec::new();
         let mut cancelled = HashSet::new();
         let mut heard = Heard::default();
@@ -495,6 +519,7 @@ proptest! {
                 _ => heard.take(scheduler.step()),
             }
             prop_assert!(scheduler.stats().running <= max_sequences);
+            prop_assert!(scheduler.stats().memory_bytes <= memory_bytes);
         }
         for _ in 0..10_000 {
             for (id, _, hold) in &submitted {

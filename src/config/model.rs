@@ -54,6 +54,13 @@ pub(super) fn add_model(
         own.token_interval_ms,
         common.token_interval_ms,
     );
+    keys.add("max_wait_ms", own.max_wait_ms, common.max_wait_ms);
+    keys.add("kv_cache_mib", own.kv_cache_mib, common.kv_cache_mib);
+    keys.add(
+        "encode_cache_mib",
+        own.encode_cache_mib,
+        common.encode_cache_mib,
+    );
     let common_frontend = common.frontend.or_else(|| frontend(&plan));
     keys.add("frontend", own.frontend, common_frontend);
     Some(plan)

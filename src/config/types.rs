@@ -178,6 +178,19 @@ pub struct Model {
     #[schemars(range(min = 0, max = 60_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_interval_ms: Option<u32>,
+    /// A question that has no verdict so long after its end is cancelled, because nobody wants its answer any more; 0: never.
+    #[schemars(range(min = 0, max = 600_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_wait_ms: Option<u32>,
+    /// MiB of keys and values, for all sources that share the model: what runs, and, as long as there is room, what was said before. Of
+    /// different values the largest counts.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache_mib: Option<u32>,
+    /// MiB of encoded frames and utterances kept, for all sources that share the model. Of different values the largest counts.
+    #[schemars(range(min = 0, max = 1_048_576))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encode_cache_mib: Option<u32>,
 }
 
 /// What to do with an utterance that may or may not be meant for the model.

@@ -112,6 +112,7 @@ impl Attempt {
                 self.streams_known = true;
                 return self.prune(source).await;
             }
+            Control::Overload(text) => tracing::warn!(text, "overload"),
             Control::Warning(text) => {
                 tracing::debug!(text, "warning");
                 self.last_warning = Some(text);

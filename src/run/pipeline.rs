@@ -26,6 +26,8 @@ const CONTROL_CAPACITY: usize = 32;
 #[derive(Debug)]
 pub enum Control {
     Error(SourceReason),
+    /// The model does not keep up.
+    Overload(String),
     /// Said, not acted on; the last one often tells why the stream ended.
     Warning(String),
     /// The source has said which streams it has.
@@ -237,7 +239,11 @@ impl BusListener {
                 return;
             }
             MessageView::Warning(warning) => {
-                Control::Warning(self.redactor.redact(warning.error().message()))
+                let text = self.redactor.redact(warning.error().message());
+                match warning.error().matches(gst::ResourceError::Busy) {
+                    true => Control::Overload(text),
+                    false => Control::Warning(text),
+                }
             }
             MessageView::Eos(_) => Control::Eos,
             MessageView::Latency(_) => Control::Latency,

@@ -16,25 +16,21 @@ pub struct Duplex {
     /// The slot in which the next question is judged; the other one speaks.
     listening: Slot,
     speaking: Option<Speaking>,
-    judging: Option<Judging>,
+    judging: Option<Asked>,
     waiting: VecDeque<Asked>,
     commands: VecDeque<Command>,
     next_turn: u64,
     next_generation: u64,
     late: u64,
+    overdue: u64,
 }
 
 #[derive(Debug)]
 struct Asked {
     turn: TurnId,
     question: Question,
+    /// When it ended.
     at: Duration,
-}
-
-#[derive(Debug)]
-struct Judging {
-    asked: Asked,
-    since: Duration,
 }
 
 #[derive(Debug)]
@@ -76,6 +72,7 @@ impl Duplex {
             next_turn: 1,
             next_generation: 1,
             late: 0,
+            overdue: 0,
         }
     }
 
@@ -90,15 +87,9 @@ impl Duplex {
             .speaking
             .as_ref()
             .map(|s| s.started + self.settings.maximum_answer);
-        let judging = self
-            .judging
-            .as_ref()
-            .map(|j| j.since + self.settings.maximum_judging);
-        let wait = self
-            .waiting
-            .front()
-            .map(|w| w.at + self.settings.maximum_wait);
-        [answer, judging, wait].into_iter().flatten().min()
+        let open = self.judging.iter().chain(&self.waiting);
+        let verdict = open.filter_map(|asked| self.settings.deadline(asked.at));
+        verdict.chain(answer).min()
     }
 
     pub fn history(&self) -> &History {
@@ -125,13 +116,19 @@ impl Duplex {
         self.late
     }
 
-    /// An utterance ended at `end`. It is judged as soon as the listening slot is free.
+    /// Questions that had no verdict in time.
+    pub fn overdue(&self) -> u64 {
+        self.overdue
+    }
+
+    /// An utterance ended at `end` of the media, which was at `at` of the clock of `now`. It is judged as soon as the
+    /// listening slot is free.
     pub fn utterance_ended(
         &mut self,
         now: Duration,
+        at: Duration,
         utterance: u64,
-        start: Duration,
-        end: Duration,
+        (start, end): (Duration, Duration),
     ) -> TurnId {
         let question = Question::Speech {
             utterance,
@@ -146,8 +143,30 @@ impl Duplex {
                 reason: NoiseReason::TooShort,
             });
         } else {
-            self.enqueue(now, turn, question);
+            self.enqueue(now, Asked { turn, question, at });
         }
+        turn
+    }
+
+    /// An utterance was given up before it could be heard.
+    pub fn utterance_lost(
+        &mut self,
+        utterance: u64,
+        (start, end): (Duration, Duration),
+        reason: CancelReason,
+    ) -> TurnId {
+        let question = Question::Speech {
+            utterance,
+            start,
+            end,
+        };
+        let turn = self.new_turn();
+        self.overdue += u64::from(reason == CancelReason::Stale);
+        self.publish(Notice::Cancelled {
+            turn,
+            question,
+            reason,
+        });
         turn
     }
 
@@ -156,7 +175,13 @@ impl Duplex {
     pub fn ask(&mut self, now: Duration, at: Duration, text: impl Into<String>) -> TurnId {
         let turn = self.new_turn();
         let text = text.into();
-        self.enqueue(now, turn, Question::Text { text, at });
+        let question = Question::Text { text, at };
+        let asked = Asked {
+            turn,
+            question,
+            at: now,
+        };
+        self.enqueue(now, asked);
         turn
     }
 
@@ -244,23 +269,24 @@ impl Duplex {
 
     /// Enforces the limits of time.
     pub fn tick(&mut self, now: Duration) {
-        let overdue = |since: Duration, limit: Duration| now >= since + limit;
         if let Some(speaking) = &self.speaking
-            && overdue(speaking.started, self.settings.maximum_answer)
+            && now >= speaking.started + self.settings.maximum_answer
         {
             self.stop_speaking(now, CutOff::MaxDuration);
         }
-        if let Some(judging) = self
+        let settings = &self.settings;
+        if let Some(asked) = self
             .judging
-            .take_if(|judging| overdue(judging.since, self.settings.maximum_judging))
+            .take_if(|asked| settings.is_overdue(now, asked.at))
         {
-            self.drop_judged(judging.asked, CancelReason::JudgingTimedOut);
+            self.overdue += 1;
+            self.drop_judged(asked, CancelReason::JudgingTimedOut);
         }
-        while let Some(asked) = self
-            .waiting
-            .pop_front_if(|asked| overdue(asked.at, self.settings.maximum_wait))
-        {
-            self.cancel_asked(asked, CancelReason::Stale);
+        for asked in std::mem::take(&mut self.waiting) {
+            match self.settings.is_overdue(now, asked.at) {
+                true => self.drop_overdue(asked),
+                false => self.waiting.push_back(asked),
+            }
         }
         self.judge_next(now);
     }
@@ -282,8 +308,8 @@ impl Duplex {
         if self.speaking.is_some() {
             self.stop_speaking(now, cut_off.clone());
         }
-        if let Some(judging) = self.judging.take() {
-            self.drop_judged(judging.asked, reason.clone());
+        if let Some(asked) = self.judging.take() {
+            self.drop_judged(asked, reason.clone());
         }
         while let Some(asked) = self.waiting.pop_front() {
             self.cancel_asked(asked, reason.clone());
@@ -300,12 +326,11 @@ impl Duplex {
         self.commands.push_back(Command::Publish(notice));
     }
 
-    fn enqueue(&mut self, now: Duration, turn: TurnId, question: Question) {
-        self.waiting.push_back(Asked {
-            turn,
-            question,
-            at: now,
-        });
+    fn enqueue(&mut self, now: Duration, asked: Asked) {
+        if self.settings.is_overdue(now, asked.at) {
+            return self.drop_overdue(asked);
+        }
+        self.waiting.push_back(asked);
         self.judge_next(now);
         if self.waiting.len() > self.settings.queue
             && let Some(oldest) = self.waiting.pop_front()
@@ -319,7 +344,7 @@ impl Duplex {
         if self.judging.is_some() {
             return;
         }
-        let Some(asked) = self.waiting.pop_front() else {
+        let Some(asked) = self.next_in_time(now) else {
             return;
         };
         let (start, end) = match asked.question {
@@ -339,15 +364,26 @@ impl Duplex {
             frames,
             history,
         });
-        self.judging = Some(Judging { asked, since: now });
+        self.judging = Some(asked);
+    }
+
+    /// The oldest waiting question for whose verdict there is time left; those before it are cancelled.
+    fn next_in_time(&mut self, now: Duration) -> Option<Asked> {
+        loop {
+            let asked = self.waiting.pop_front()?;
+            if !self.settings.is_overdue(now, asked.at) {
+                return Some(asked);
+            }
+            self.drop_overdue(asked);
+        }
     }
 
     fn take_judging(&mut self, turn: TurnId) -> Option<Asked> {
-        let judging = self.judging.take_if(|judging| judging.asked.turn == turn);
+        let judging = self.judging.take_if(|asked| asked.turn == turn);
         if judging.is_none() {
             self.late += 1;
         }
-        judging.map(|judging| judging.asked)
+        judging
     }
 
     /// The roles swap here and only here: when a question proved to be one.
@@ -440,6 +476,11 @@ impl Duplex {
             turn: asked.turn,
         });
         self.cancel_asked(asked, reason);
+    }
+
+    fn drop_overdue(&mut self, asked: Asked) {
+        self.overdue += 1;
+        self.cancel_asked(asked, CancelReason::Stale);
     }
 
     fn cancel_asked(&mut self, asked: Asked, reason: CancelReason) {

@@ -95,9 +95,9 @@ pub enum NoiseReason {
 pub enum CancelReason {
     /// Too many questions were waiting; this was the oldest.
     QueueFull,
-    /// It waited too long for its turn.
+    /// [`super::Settings::maximum_wait`] was over before it could be judged.
     Stale,
-    /// The engine gave no verdict in time.
+    /// [`super::Settings::maximum_wait`] was over while it was judged.
     JudgingTimedOut,
     Failed(String),
     Reset,

@@ -15,13 +15,12 @@ pub struct Settings {
     pub minimum_utterance: Duration,
     /// An answer that runs longer is cut off.
     pub maximum_answer: Duration,
-    /// A question that is not judged within this time is cancelled.
-    pub maximum_judging: Duration,
-    /// A question that waited longer than this for its turn is cancelled: nobody wants its answer any more.
-    pub maximum_wait: Duration,
+    /// A question that has no verdict so long after its end is cancelled: nobody wants its answer any more. `None`:
+    /// however long it takes.
+    pub maximum_wait: Option<Duration>,
     /// Questions that may wait while another is being judged. When one more comes, the oldest is cancelled.
     pub queue: usize,
-    /// Prompt tokens of past turns; oldest whole turns are dropped first. 0: no history.
+    /// Prompt tokens of past turns; where there are more, oldest whole turns go. 0: no history.
     pub history_tokens: usize,
     /// Frames from this long before the question are shown with it.
     pub look_back: Duration,
@@ -33,11 +32,21 @@ impl Default for Settings {
             state_rule: StateRule::default(),
             minimum_utterance: MIN_SPEECH,
             maximum_answer: Duration::from_secs(60),
-            maximum_judging: Duration::from_secs(30),
-            maximum_wait: Duration::from_secs(30),
+            maximum_wait: Some(Duration::from_secs(10)),
             queue: 4,
             history_tokens: 1024,
             look_back: Duration::from_secs(2),
         }
+    }
+}
+
+impl Settings {
+    /// When a question that ended at `at` must have its verdict; `None`: it has all the time in the world.
+    pub(super) fn deadline(&self, at: Duration) -> Option<Duration> {
+        self.maximum_wait.map(|limit| at.saturating_add(limit))
+    }
+
+    pub(super) fn is_overdue(&self, now: Duration, at: Duration) -> bool {
+        self.deadline(at).is_some_and(|deadline| now >= deadline)
     }
 }

@@ -22,9 +22,6 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// As many jobs as any `max-queued`: the line's own limit is the one that counts.
-const CLIENT_CAPACITY: usize = 1_000;
-
 /// The open model and this element's place in its queue.
 struct Session {
     model: Arc<Model>,
@@ -112,24 +109,11 @@ impl Encoder {
     fn report_dropped(&self, dropped: Vec<(Medium, QueuePolicy)>) {
         for (medium, policy) in dropped {
             gst::debug!(CAT, imp = self, "{}: {medium:?}", policy.nick());
-            self.post_dropped(&medium, policy.nick());
+            // A frame more or less is what the counters are for; an utterance may have been a question.
+            if let Some(structure) = medium.dropped(policy.nick(), None) {
+                common::post(&*self.obj(), structure);
+            }
         }
-    }
-
-    /// A frame more or less is what the counters are for; an utterance may have been a question.
-    fn post_dropped(&self, medium: &Medium, reason: &str) {
-        let Some(utterance_id) = medium.times.utterance_id else {
-            return;
-        };
-        let structure = gst::Structure::builder("vita-dropped")
-            .field("kind", "audio")
-            .field("utterance-id", utterance_id)
-            .field("reason", reason)
-            .field_if_some("start-stream-time", medium.times.start)
-            .field_if_some("end-stream-time", medium.times.end)
-            .field_if_some("capture-time", medium.times.capture_time_ns)
-            .build();
-        common::post(&*self.obj(), structure);
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
@@ -296,25 +280,35 @@ impl Encoder {
                 Ok(())
             }
             Out::Medium(medium, Ok(encoded)) => self.push_medium(medium, encoded),
-            Out::Medium(medium, Err(error)) => {
-                self.report_failed(&medium, &error);
-                match medium.gap() {
-                    Some((from, until)) => self.push(Out::Gap(from, until)),
-                    None => Ok(()),
-                }
-            }
+            Out::Medium(medium, Err(error)) => self.push_failed(&medium, &error),
         }
     }
 
-    /// One warning for any number of failures in a row.
-    fn report_failed(&self, medium: &Medium, error: &encode::Error) {
-        self.line.count(|stats| stats.failed += 1);
+    /// What is told of a medium that failed, and the gap in its place.
+    fn push_failed(&self, medium: &Medium, error: &encode::Error) -> Result<(), gst::FlowError> {
+        let is_stale = matches!(error, encode::Error::Stale(_));
+        self.line.count(|stats| match is_stale {
+            true => stats.stale += 1,
+            false => stats.failed += 1,
+        });
         let text = format!("not encoded, time {}: {error}", medium.pts.display());
         gst::warning!(CAT, imp = self, "{text}");
+        // One message for any number of failures in a row.
         if !self.is_failing.swap(true, Ordering::Relaxed) {
             gst::element_imp_warning!(self, gst::StreamError::Encode, ("{text}"));
         }
-        self.post_dropped(medium, "failed");
+        let told = match is_stale {
+            true => medium.dropped("stale", None),
+            false => medium.dropped("failed", Some(&error.to_string())),
+        };
+        if let Some(structure) = told {
+            common::post(&*self.obj(), structure.clone());
+            self.push(Out::Event(gst::event::CustomDownstream::new(structure)))?;
+        }
+        match medium.gap() {
+            Some((from, until)) => self.push(Out::Gap(from, until)),
+            None => Ok(()),
+        }
     }
 
     /// Caps have to stand before the segment, when nothing is encoded yet: the number of vectors is what downstream
@@ -401,8 +395,7 @@ impl Encoder {
             gst::element_imp_error!(self, kind, ("{error}"));
             gst::StateChangeError
         })?;
-        let client = model.encoder();
-        let client = client.client(settings.batch as usize, CLIENT_CAPACITY);
+        let client = model.encoder().client(&settings.client());
         let client = client.map_err(|error| {
             gst::element_imp_error!(self, gst::ResourceError::Failed, ("{error}"));
             gst::StateChangeError
@@ -483,8 +476,8 @@ impl ObjectImpl for Encoder {
                 .nick("Statistics")
                 .blurb(
                     "Since PAUSED, frames or utterances: received = encoded + dropped by the policy + failed + discarded \
-                     by a flush + waiting; of those encoded: cached (seen before) and late; frames skipped (not to be \
-                     shown); utterances rejected, unfinished, cut; last and mean encode time (ns)",
+                     by a flush + stale (waited longer than max-wait) + waiting; of those encoded: cached (seen before) and late; frames skipped (not to be \
+                     shown); utterances rejected, unfinished, cut; last and mean encode time (ns); of the model: cache-bytes",
                 )
                 .read_only()
                 .build();
@@ -508,7 +501,11 @@ impl ObjectImpl for Encoder {
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
-            "stats" => self.line.stats().to_value(),
+            "stats" => {
+                let model = lock(&self.session).as_ref().map(|s| s.model.clone());
+                let encoder = model.map(|model| model.encoder().stats());
+                self.line.stats(&encoder.unwrap_or_default()).to_value()
+            }
             name => lock(&self.settings).get(name),
         }
     }

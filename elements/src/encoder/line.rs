@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vita_engine::encode::{Answer, Client, Encoded, Error, Ticket};
+use vita_engine::encode::{self, Answer, Client, Encoded, Error, Ticket};
 
 use super::outbox::{Medium, Out, Outbox};
 use super::settings::{QueuePolicy, Settings};
@@ -121,7 +121,8 @@ impl Line {
                     state.flow.inspect_err(|_| state.stats.discarded += 1)?;
                 }
                 QueuePolicy::DropOldest => {
-                    let Some(oldest) = state.outbox.drop_oldest() else {
+                    let reason = QueuePolicy::DropOldest.nick();
+                    let Some(oldest) = state.outbox.drop_oldest(reason) else {
                         break;
                     };
                     state.stats.dropped += 1;
@@ -129,7 +130,9 @@ impl Line {
                 }
                 QueuePolicy::DropNewest => {
                     state.stats.dropped += 1;
-                    state.outbox.push_gap_of(&medium);
+                    state
+                        .outbox
+                        .push_dropped(&medium, QueuePolicy::DropNewest.nick());
                     drop(state);
                     self.changed.notify_all();
                     dropped.push((medium, QueuePolicy::DropNewest));
@@ -197,8 +200,9 @@ impl Line {
         self.count(|stats| stats.count(encoded, took, latency.into()));
     }
 
-    pub fn stats(&self) -> gst::Structure {
+    /// `encoder`: of the model, for all who use it.
+    pub fn stats(&self, encoder: &encode::Stats) -> gst::Structure {
         let state = self.lock();
-        state.stats.structure(state.outbox.media())
+        state.stats.structure(state.outbox.media(), encoder)
     }
 }

@@ -12,16 +12,18 @@
  *   loses its end, with a warning.
  *
  * `model` is opened when the element goes to PAUSED, once per process: all elements with the same model, device and
- * precision share its weights, and one thread that encodes for all of them. Frames of different streams that wait at the
- * same time are encoded together (`batch`), and what has the same content is encoded once.
+ * precision share its weights, a thread that encodes frames for all of them, and one that encodes utterances, so that no utterance waits
+ * for pictures. Frames of different streams that wait at the same time are encoded together (`batch`), and what has the same content is encoded
+ * once, as long as it is among the last `encode-cache-mib`: of several elements with different values, the largest counts as long as it is there.
  *
  * ## Queue
  *
  * Nothing is encoded on the streaming thread. `max-queued` frames or utterances may wait; `queue` says what happens to the
- * next: `drop-oldest` (for live sources), `drop-newest`, or `block` (for files, where nothing shall be lost). What is dropped, or
- * fails, leaves a GAP event in its place, and counts in `stats`. For an utterance there is also an element message
- * `vita-dropped`: `kind` (`audio`), `utterance-id`, `reason` (`drop-oldest`, `drop-newest`, `failed`), `start-stream-time`,
- * `end-stream-time`, `capture-time`.
+ * next: `drop-oldest` (for live sources), `drop-newest`, or `block` (for files, where nothing shall be lost). An utterance that has waited longer than
+ * `max-wait` is dropped as well, except with `block`. What is dropped, or fails, leaves a GAP event in its place, and counts in `stats`. For an
+ * utterance there is also an element message, and an event in its place, `vita-dropped`: `kind` (`audio`), `utterance-id`, `reason` (`drop-oldest`,
+ * `drop-newest`, `stale`, `failed`), `detail` (with `failed`), `start-stream-time`, `end-stream-time`, `capture-time`. vitallmsink tells of it as of a
+ * cancelled question.
  *
  * All else stays in order: caps, segments, `vita-` events, gaps and EOS leave in their place among the buffers. Where
  * nobody speaks, GAP events tell how far the audio has come. A flush or a change to READY does not wait for the model;

@@ -89,8 +89,11 @@ impl<J: Job> Outbox<J> {
         self.items.push_back(Item::Done(medium, Err(error)));
     }
 
-    /// A gap in the place of a medium.
-    pub fn push_gap_of(&mut self, medium: &Medium) {
+    /// What is told of a medium that is dropped, and a gap in its place.
+    pub fn push_dropped(&mut self, medium: &Medium, reason: &str) {
+        if let Some(event) = medium.dropped_event(reason) {
+            self.push_event(event);
+        }
         if let Some((from, until)) = medium.gap() {
             self.push_gap(from, until);
         }
@@ -135,20 +138,21 @@ impl<J: Job> Outbox<J> {
         self.items.iter().filter(is_medium).count()
     }
 
-    /// Puts a gap in the place of the oldest medium that is not being encoded just now. (If those could go too, a model
-    /// that is slower than the stream would never finish one.)
-    pub fn drop_oldest(&mut self) -> Option<Medium> {
+    /// Drops the oldest medium that is not being encoded just now, as [`Self::push_dropped`] does, in its place. (If those
+    /// could go too, a model that is slower than the stream would never finish one.)
+    pub fn drop_oldest(&mut self, reason: &str) -> Option<Medium> {
         for at in 0..self.items.len() {
             let medium = match &self.items[at] {
                 Item::Done(medium, _) => medium.clone(),
                 Item::Pending { medium, job, .. } if job.cancel() => medium.clone(),
                 _ => continue,
             };
-            match medium.gap() {
-                Some((from, until)) => self.items[at] = Item::Gap(from, until),
-                None => {
-                    self.items.remove(at);
-                }
+            self.items.remove(at);
+            if let Some((from, until)) = medium.gap() {
+                self.items.insert(at, Item::Gap(from, until));
+            }
+            if let Some(event) = medium.dropped_event(reason) {
+                self.items.insert(at, Item::Event(event));
             }
             return Some(medium);
         }
@@ -177,6 +181,25 @@ impl Medium {
     pub fn gap(&self) -> Option<(gst::ClockTime, Option<gst::ClockTime>)> {
         let end = |from: gst::ClockTime| self.duration.map(|duration| from + duration);
         self.pts.map(|from| (from, end(from)))
+    }
+
+    /// What is told of it if it does not come, and is an utterance.
+    pub fn dropped(&self, reason: &str, detail: Option<&str>) -> Option<gst::Structure> {
+        let utterance_id = self.times.utterance_id?;
+        let structure = gst::Structure::builder("vita-dropped")
+            .field("kind", "audio")
+            .field("utterance-id", utterance_id)
+            .field("reason", reason)
+            .field_if_some("detail", detail)
+            .field_if_some("start-stream-time", self.times.start)
+            .field_if_some("end-stream-time", self.times.end)
+            .field_if_some("capture-time", self.times.capture_time_ns);
+        Some(structure.build())
+    }
+
+    fn dropped_event(&self, reason: &str) -> Option<gst::Event> {
+        let structure = self.dropped(reason, None)?;
+        Some(gst::event::CustomDownstream::new(structure))
     }
 }
 
@@ -245,11 +268,39 @@ mod tests {
         let mut outbox = Outbox::new();
         let ((begun, job), (_, _)) = (push(&mut outbox, 0), push(&mut outbox, 10));
         job.0.set(true);
-        let dropped = outbox.drop_oldest().unwrap();
+        let dropped = outbox.drop_oldest("drop-oldest").unwrap();
         assert_eq!(dropped.pts, medium(10).pts);
-        assert!(outbox.drop_oldest().is_none());
+        assert!(outbox.drop_oldest("drop-oldest").is_none());
         outbox.finish(begun, Err(Error::Closed));
         assert_eq!(taken(&mut outbox), ["0", "gap 10-Some(20)"]);
+    }
+
+    #[test]
+    fn an_utterance_that_is_dropped_is_told_of_in_its_place() {
+        gst::init().unwrap();
+        let mut outbox = Outbox::new();
+        let spoken = Medium {
+            times: MediaTimes {
+                utterance_id: Some(7),
+                ..MediaTimes::default()
+            },
+            ..medium(0)
+        };
+        outbox.push_medium(spoken.clone(), Begun::default());
+        outbox.push_event(gst::event::Eos::new());
+        outbox.drop_oldest("drop-oldest").unwrap();
+        outbox.push_dropped(&spoken, "drop-newest");
+        let dropped = |out: Option<Out>| match out {
+            Some(Out::Event(event)) => event.structure().unwrap().get::<String>("reason").unwrap(),
+            out => panic!("{out:?}"),
+        };
+        assert_eq!(dropped(outbox.take()), "drop-oldest");
+        assert!(matches!(outbox.take(), Some(Out::Gap(..))));
+        assert!(
+            matches!(outbox.take(), Some(Out::Event(eos)) if eos.type_() == gst::EventType::Eos)
+        );
+        assert_eq!(dropped(outbox.take()), "drop-newest");
+        assert_eq!(taken(&mut outbox), ["gap 0-Some(10)"]);
     }
 
     #[test]
@@ -258,7 +309,10 @@ mod tests {
         let mut outbox = Outbox::new();
         let ((done, _), (_, _)) = (push(&mut outbox, 0), push(&mut outbox, 10));
         outbox.finish(done, Err(Error::Closed));
-        assert_eq!(outbox.drop_oldest().unwrap().pts, medium(0).pts);
+        assert_eq!(
+            outbox.drop_oldest("drop-oldest").unwrap().pts,
+            medium(0).pts
+        );
         assert_eq!((outbox.done(), outbox.media()), (0, 1));
         outbox.push_event(gst::event::Eos::new());
         let (media, events) = outbox.clear();

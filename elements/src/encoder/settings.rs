@@ -1,5 +1,6 @@
 use gst::glib;
 use gst::prelude::*;
+use vita_engine::encode::ClientSettings;
 use vita_engine::models::{DeviceSpec, Error, ModelSpec, Precision};
 
 /// What happens to a medium that comes when `max-queued` others wait.
@@ -34,8 +35,13 @@ pub(super) struct Settings {
     pub batch: u32,
     pub queue: QueuePolicy,
     pub max_queued: u32,
+    pub max_wait: gst::ClockTime,
+    pub cache_mib: u32,
     pub latency: gst::ClockTime,
 }
+
+/// As many jobs as any `max-queued`: the line's own limit is the one that counts.
+const CAPACITY: usize = 1_000;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -47,6 +53,8 @@ impl Default for Settings {
             queue: QueuePolicy::default(),
             // as many as the model's rule chooses of a clip, which come all at once
             max_queued: 16,
+            max_wait: gst::ClockTime::from_seconds(10),
+            cache_mib: (ClientSettings::default().cache_bytes >> 20) as u32,
             latency: gst::ClockTime::from_seconds(1),
         }
     }
@@ -59,6 +67,17 @@ impl Settings {
             precision: self.precision.parse::<Precision>()?,
             ..ModelSpec::named(self.model.as_deref().unwrap_or_default())?
         })
+    }
+
+    /// What the element wants of the model's encoder.
+    pub fn client(&self) -> ClientSettings {
+        let is_limited = !self.max_wait.is_zero() && self.queue != QueuePolicy::Block;
+        ClientSettings {
+            batch: self.batch as usize,
+            capacity: CAPACITY,
+            max_wait: is_limited.then(|| self.max_wait.into()),
+            cache_bytes: (self.cache_mib as usize) << 20,
+        }
     }
 
     pub fn properties() -> Vec<glib::ParamSpec> {
@@ -102,6 +121,26 @@ impl Settings {
                 .default_value(default.max_queued)
                 .mutable_playing()
                 .build(),
+            glib::ParamSpecUInt64::builder("max-wait")
+                .nick("Maximum wait")
+                .blurb(
+                    "An utterance that has waited longer (ns) is dropped instead of encoded: nobody wants its answer any \
+                     more. 0, or queue=block: never",
+                )
+                .maximum(gst::ClockTime::from_seconds(3600).nseconds())
+                .default_value(default.max_wait.nseconds())
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("encode-cache-mib")
+                .nick("Encode cache")
+                .blurb(
+                    "MiB of encoded media kept, so that what is seen again is not encoded again. All who share the model share \
+                     them; the most that one of them wants counts",
+                )
+                .maximum(1 << 20)
+                .default_value(default.cache_mib)
+                .mutable_ready()
+                .build(),
             glib::ParamSpecUInt64::builder("latency")
                 .nick("Latency")
                 .blurb("Time in ns that a live pipeline allows for encoding; what takes longer is counted as late")
@@ -122,6 +161,10 @@ impl Settings {
             "batch" => self.batch = value.get().expect(CHECKED),
             "queue" => self.queue = value.get().expect(CHECKED),
             "max-queued" => self.max_queued = value.get().expect(CHECKED),
+            "max-wait" => {
+                self.max_wait = gst::ClockTime::from_nseconds(value.get().expect(CHECKED));
+            }
+            "encode-cache-mib" => self.cache_mib = value.get().expect(CHECKED),
             "latency" => self.latency = gst::ClockTime::from_nseconds(value.get().expect(CHECKED)),
             _ => unreachable!("no such property is registered"),
         }
@@ -135,6 +178,8 @@ impl Settings {
             "batch" => self.batch.to_value(),
             "queue" => self.queue.to_value(),
             "max-queued" => self.max_queued.to_value(),
+            "max-wait" => self.max_wait.nseconds().to_value(),
+            "encode-cache-mib" => self.cache_mib.to_value(),
             "latency" => self.latency.nseconds().to_value(),
             _ => unreachable!("no such property is registered"),
         }

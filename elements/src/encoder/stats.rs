@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use vita_engine::encode::Encoded;
+use vita_engine::encode::{self, Encoded};
 
-/// Since the element started. Of media: received = encoded + dropped + failed + discarded + waiting.
+/// Since the element started. Of media: received = encoded + dropped + failed + stale + discarded + waiting.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stats {
     pub received: u64,
@@ -11,6 +11,8 @@ pub(super) struct Stats {
     /// By the queue's policy.
     pub dropped: u64,
     pub failed: u64,
+    /// Utterances that waited longer than `max-wait`.
+    pub stale: u64,
     /// By a flush, or because downstream takes nothing any more.
     pub discarded: u64,
     /// Of `encoded`: those that had been encoded before, by content.
@@ -44,13 +46,14 @@ impl Stats {
         self.runs += 1;
     }
 
-    pub fn structure(&self, waiting: usize) -> gst::Structure {
+    pub fn structure(&self, waiting: usize, encoder: &encode::Stats) -> gst::Structure {
         let mean = self.total_time.checked_div(self.runs).unwrap_or_default();
         gst::Structure::builder("vitaencoder-stats")
             .field("received", self.received)
             .field("encoded", self.encoded)
             .field("dropped", self.dropped)
             .field("failed", self.failed)
+            .field("stale", self.stale)
             .field("discarded", self.discarded)
             .field("waiting", waiting as u64)
             .field("cached", self.cached)
@@ -61,6 +64,7 @@ impl Stats {
             .field("cut", self.cut)
             .field("last-encode-time", self.last_time.as_nanos() as u64)
             .field("mean-encode-time", mean.as_nanos() as u64)
+            .field("cache-bytes", encoder.cache_bytes as u64)
             .build()
     }
 }

@@ -2,7 +2,7 @@ use std::sync::{
     Arc, Condvar, LazyLock, Mutex,
     atomic::{AtomicU32, Ordering},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use vita_engine::models::{self, Model};
@@ -11,7 +11,8 @@ use vita_engine::room::{Event, Room};
 use vita_messages::kinds::SourceReasonKind;
 
 use super::{
-    intake::duration, message, nats, nats::Nats, outbox::Outbox, pads::Pads, settings::Settings,
+    intake, intake::duration, message, nats, nats::Nats, outbox::Outbox, overload::Overload,
+    pads::Pads, settings::Settings,
 };
 use crate::common::{self, lock, media};
 
@@ -119,20 +120,27 @@ impl LlmSink {
                 }
             }
             EventView::CustomDownstream(custom) => {
-                // Whether somebody speaks, where the encoders hand it on.
-                let nats = lock(&self.state)
-                    .session
-                    .as_ref()
-                    .and_then(|s| s.nats.clone());
-                if let Some((nats, structure)) = nats.zip(custom.structure()) {
-                    // What is told of a stream comes after the stream.
-                    nats.up();
-                    nats.tell(structure);
+                let session = lock(&self.state).session.clone();
+                if let Some((session, structure)) = session.zip(custom.structure()) {
+                    self.custom_event(structure, &session);
                 }
             }
             _ => return gst::Pad::event_default(pad, Some(&*self.obj()), event),
         }
         true
+    }
+
+    /// Whether somebody speaks, and what is lost of it, where the encoders hand it on.
+    fn custom_event(&self, structure: &gst::StructureRef, session: &Session) {
+        if let Some(nats) = &session.nats {
+            // What is told of a stream comes after the stream.
+            nats.up();
+            nats.tell(structure);
+        }
+        let lost = intake::lost(structure).map(|lost| session.room.lost(lost));
+        if let Some(Err(error)) = lost {
+            gst::warning!(CAT, imp = self, "a lost utterance is not told of: {error}");
+        }
     }
 
     fn with_pad(&self, pad: &gst::Pad, change: impl FnOnce(&mut super::pads::PadState)) {
@@ -175,6 +183,7 @@ impl LlmSink {
 
     /// What the engine tells, handed on by a thread of its own: who reads the bus may take time.
     fn hand_on(element: &glib::WeakRef<super::LlmSink>, outbox: &Outbox, nats: Option<&Nats>) {
+        let mut overload = Overload::default();
         while let Some(event) = outbox.pop() {
             let is_last = matches!(event.kind, EventKind::Closed | EventKind::Failed(_));
             let structure = message::structure(&event);
@@ -187,6 +196,13 @@ impl LlmSink {
             }
             if let Some(element) = element.upgrade() {
                 element.imp().post(&event, structure);
+                if let Some(warning) = overload.hear(&event.kind, Instant::now()) {
+                    gst::element_imp_warning!(
+                        element.imp(),
+                        gst::ResourceError::Busy,
+                        ("{warning}")
+                    );
+                }
             }
             if is_last {
                 break;
@@ -361,6 +377,7 @@ impl LlmSink {
             .field("requests", status.requests as u64)
             .field("requests-refused", status.requests_refused)
             .field("questions-waiting", status.questions_waiting as u64)
+            .field("questions-overdue", status.questions_overdue)
             .field("frames", status.frames as u64)
             .field("frames-dropped", status.frames_dropped)
             .field("history-turns", status.history_turns as u64)
@@ -377,6 +394,8 @@ impl LlmSink {
             .field("cached-tokens", scheduler.cached_tokens)
             .field("sequences-running", scheduler.running as u64)
             .field("sequences-waiting", scheduler.waiting as u64)
+            .field("kv-cache-bytes", scheduler.memory_bytes as u64)
+            .field("prefixes-evicted", scheduler.evicted_prefixes)
             .field("nats-acknowledged", nats.acknowledged)
             .field("nats-pending", nats.pending)
             .field("nats-lost", nats.lost)
@@ -419,8 +438,9 @@ impl ObjectImpl for LlmSink {
                 .blurb(
                     "Now: position (ns), generation (the running answer, 0: none), requests, questions-waiting, frames, \
                      messages on their way to the bus, history-turns, history-tokens, sequences-running, \
-                     sequences-waiting; since PAUSED: requests-refused, frames-dropped, messages-dropped, late-reports; of \
-                     the model's batch: steps, decoded-tokens, prefilled-tokens, cached-tokens; of nats-url, since PAUSED: nats-acknowledged, \
+                     sequences-waiting; since PAUSED: requests-refused, questions-overdue (no verdict within max-wait), frames-dropped, messages-dropped, \
+                     late-reports; of the model's batch: steps, decoded-tokens, prefilled-tokens, cached-tokens, kv-cache-bytes (now), \
+                     prefixes-evicted; of nats-url, since PAUSED: nats-acknowledged, \
                      nats-pending (now), nats-lost, nats-deltas-dropped",
                 )
                 .read_only()

@@ -4,7 +4,8 @@ use std::sync::{PoisonError, atomic::Ordering};
 use std::time::Duration;
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use vita_engine::room::{Frame, Utterance};
+use vita_dialogue::duplex::CancelReason;
+use vita_engine::room::{Frame, LostUtterance, Utterance};
 use vita_engine::{Error, ErrorKind};
 use vita_model::prompt::MediaKind;
 
@@ -16,6 +17,32 @@ use crate::common::{
 
 pub(super) fn duration(time: gst::ClockTime) -> Duration {
     Duration::from_nanos(time.nseconds())
+}
+
+fn is_live(pad: &gst::Pad) -> bool {
+    let mut latency = gst::query::Latency::new();
+    pad.peer_query(&mut latency) && latency.result().0
+}
+
+/// What vitaencoder's event `vita-dropped` tells.
+pub(super) fn lost(structure: &gst::StructureRef) -> Option<LostUtterance> {
+    if structure.name() != "vita-dropped" {
+        return None;
+    }
+    let time = |name| structure.get::<gst::ClockTime>(name).ok().map(duration);
+    let end = time("end-stream-time").or_else(|| time("start-stream-time"))?;
+    let reason: String = structure.get("reason").ok()?;
+    Some(LostUtterance {
+        id: structure.get("utterance-id").ok()?,
+        start: time("start-stream-time").unwrap_or(end),
+        end,
+        capture_time_ns: structure.get("capture-time").ok(),
+        reason: match reason.as_str() {
+            "stale" => CancelReason::Stale,
+            "failed" => CancelReason::Failed(structure.get("detail").unwrap_or_default()),
+            _ => CancelReason::QueueFull,
+        },
+    })
 }
 
 impl LlmSink {
@@ -138,13 +165,16 @@ impl LlmSink {
                 capture_time_ns,
             }),
             MediaKind::Audio => {
+                let age = self.age(running_end);
                 let utterance = Utterance {
                     id: utterance_id.unwrap_or_default(),
                     media: medium,
                     start: duration(start),
                     end: duration(end),
                     capture_time_ns,
-                    age: self.age(running_end),
+                    age,
+                    // Who is not live waits for the model itself.
+                    waited: if is_live(pad) { age } else { Duration::ZERO },
                 };
                 self.check(session.room.utterance(utterance))?;
             }

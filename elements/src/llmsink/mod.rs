@@ -14,12 +14,14 @@
  * `vita-reset` (fields: docs/architecture.md, "Element messages and events").
  *
  * `model` is opened when the element goes to PAUSED, once per process: sinks and encoders with the same model, device and
- * precision share its weights, and the answers of all sinks are computed together. The state change takes as long as loading does.
+ * precision share its weights, and the answers of all sinks are computed together, and share the memory of `kv-cache-mib`: of several sinks with different values, the largest
+ * counts as long as it is there. The state change takes as long as loading does.
  *
  * ## Time
  *
  * Freely running (the default), nothing upstream ever waits for the model; a question that finds 64 others on their way is
- * dropped with a warning and counted in `stats`. With `step-time` the dialogue goes by the media's time, and upstream waits for
+ * dropped with a warning and counted in `stats`. One that has no verdict within `max-wait` of its end is cancelled (`vita-cancelled`, `stale` or
+ * `judging-timed-out`), counted, and warned of at most each 30 s; an utterance that vitaencoder drops is cancelled as well. With `step-time` the dialogue goes by the media's time, and upstream waits for
  * it, so that the same media give the same messages with the same times: for recordings and tests. Then every linked
  * pad must go on, with buffers or GAP events, or end. `sync` takes media at their running time, to play a file as if it were live.
  *
@@ -50,6 +52,7 @@ mod intake;
 mod message;
 mod nats;
 mod outbox;
+mod overload;
 mod pads;
 mod settings;
 

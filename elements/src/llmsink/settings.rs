@@ -53,6 +53,8 @@ pub(super) struct Settings {
     history_tokens: u32,
     look_back: gst::ClockTime,
     token_interval: gst::ClockTime,
+    max_wait: gst::ClockTime,
+    kv_cache_mib: u32,
     step_time: gst::ClockTime,
     pub(super) sync: bool,
     logit_bias: String,
@@ -76,14 +78,20 @@ impl Default for Settings {
             noise_threshold: decimal(rule.noise_threshold),
             undecided: Undecided::default(),
             history_tokens: room.dialogue.history_tokens as u32,
-            look_back: gst::ClockTime::from_nseconds(room.dialogue.look_back.as_nanos() as u64),
+            look_back: clock_time(room.dialogue.look_back),
             token_interval: gst::ClockTime::ZERO,
+            max_wait: clock_time(room.dialogue.maximum_wait.unwrap_or_default()),
+            kv_cache_mib: (room.kv_cache_bytes >> 20) as u32,
             step_time: gst::ClockTime::ZERO,
             sync: false,
             logit_bias: String::new(),
             nats: NatsSettings::default(),
         }
     }
+}
+
+fn clock_time(duration: Duration) -> gst::ClockTime {
+    gst::ClockTime::from_nseconds(duration.as_nanos() as u64)
 }
 
 /// A threshold as it was written, not as an f32 comes near to it.
@@ -118,7 +126,8 @@ impl Settings {
             dialogue: duplex::Settings {
                 state_rule,
                 history_tokens: self.history_tokens as usize,
-                look_back: Duration::from_nanos(self.look_back.nseconds()),
+                look_back: self.look_back.into(),
+                maximum_wait: (!self.max_wait.is_zero()).then(|| self.max_wait.into()),
                 ..defaults.dialogue
             },
             sampling: SamplingParams {
@@ -135,7 +144,8 @@ impl Settings {
                     step: Duration::from_nanos(self.step_time.nseconds()),
                 },
             },
-            token_interval: Duration::from_nanos(self.token_interval.nseconds()),
+            token_interval: self.token_interval.into(),
+            kv_cache_bytes: (self.kv_cache_mib as usize) << 20,
             logit_bias: self.logit_bias(vita)?,
             ..defaults
         })
@@ -294,6 +304,24 @@ impl Settings {
                 defaults.token_interval,
             ),
             time(
+                "max-wait",
+                "Maximum wait",
+                "A question that has no verdict so long after its end (ns; of live media, else after it came) is cancelled: nobody wants its answer \
+                 any more. 0: never",
+                defaults.max_wait,
+            ),
+            glib::ParamSpecUInt::builder("kv-cache-mib")
+                .nick("KV cache")
+                .blurb(
+                    "MiB of keys and values, for what runs and, as long as there is room, for what was said before. All who share the \
+                     model share them; the most that one of them wants counts",
+                )
+                .minimum(1)
+                .maximum(1 << 20)
+                .default_value(defaults.kv_cache_mib)
+                .mutable_ready()
+                .build(),
+            time(
                 "step-time",
                 "Step time",
                 "Go by the media's time, a decode step each so long (ns), so that the same media give the same \
@@ -336,6 +364,8 @@ impl Settings {
             "history-tokens" => self.history_tokens = get(value),
             "look-back" => self.look_back = gst::ClockTime::from_nseconds(get(value)),
             "token-interval" => self.token_interval = gst::ClockTime::from_nseconds(get(value)),
+            "max-wait" => self.max_wait = gst::ClockTime::from_nseconds(get(value)),
+            "kv-cache-mib" => self.kv_cache_mib = get(value),
             "step-time" => self.step_time = gst::ClockTime::from_nseconds(get(value)),
             "sync" => self.sync = get(value),
             "logit-bias" => self.logit_bias = text(value),
@@ -361,6 +391,8 @@ impl Settings {
             "history-tokens" => self.history_tokens.to_value(),
             "look-back" => self.look_back.nseconds().to_value(),
             "token-interval" => self.token_interval.nseconds().to_value(),
+            "max-wait" => self.max_wait.nseconds().to_value(),
+            "kv-cache-mib" => self.kv_cache_mib.to_value(),
             "step-time" => self.step_time.nseconds().to_value(),
             "sync" => self.sync.to_value(),
             "logit-bias" => self.logit_bias.to_value(),

@@ -79,7 +79,40 @@ fn an_utterance_that_is_dropped_is_told_of() {
     let pushed = rig.pushed_until("1000");
     let events: Vec<_> = pushed[3..].iter().filter(|name| *name != "caps").collect();
     let (start, end) = ("vita-speech-start", "vita-speech-end");
-    assert_eq!(events, [start, "gap 0", end, start, "1000"]);
+    let dropped = "vita-dropped";
+    assert_eq!(events, [start, dropped, "gap 0", end, start, "1000"]);
+}
+
+#[test]
+fn an_utterance_that_waited_too_long_is_dropped_and_told_of() {
+    let own = OwnModel::open();
+    let mut rig = Rig::new(&own.element("max-wait=1"), speech::CAPS);
+    let release = own.block();
+    speech::say(&mut rig, 1, 0, 50);
+    drop(release);
+    let pushed = rig.pushed_until("vita-speech-end");
+    let events: Vec<_> = pushed[3..].iter().filter(|name| *name != "caps").collect();
+    let (start, end) = ("vita-speech-start", "vita-speech-end");
+    assert_eq!(events, [start, "vita-dropped", "gap 0", end]);
+    let dropped = rig.posted("vita-dropped");
+    assert_eq!(dropped[0].get::<&str>("reason"), Ok("stale"));
+    let warnings = rig.messages(gst::MessageType::Warning);
+    assert!(
+        warnings[0].contains("the model is overloaded"),
+        "{warnings:?}"
+    );
+    assert_eq!((rig.stat("stale"), rig.stat("failed")), (1, 0));
+    rig.assert_accounted();
+}
+
+#[test]
+fn a_file_may_take_its_time() {
+    let own = OwnModel::open();
+    let mut rig = Rig::new(&own.element("max-wait=1 queue=block"), speech::CAPS);
+    let release = own.block();
+    speech::say(&mut rig, 1, 0, 50);
+    drop(release);
+    assert_eq!(rig.medium().2.utterance_id, Some(1));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use candle_core::Tensor;
 use gst::prelude::*;
 use gst_check::Harness;
 use gstvita::common::media::{self, MediaTimes};
-use vita_engine::encode::{Client, Load, Stats};
+use vita_engine::encode::{Client, ClientSettings, Load, Stats};
 use vita_engine::models::{self, Model, ModelSpec};
 use vita_model::prompt::Media;
 
@@ -34,6 +34,15 @@ pub fn init() {
 
 pub fn tests_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests")
+}
+
+/// Says that it is at it, and is as long as the other end of `released` is there.
+fn hold_up<T>(begin: Sender<()>, released: Receiver<()>) -> Load<T> {
+    Box::new(move || {
+        begin.send(()).unwrap();
+        let _ = released.recv();
+        Err(vita_model::Error::Input("it only held the model up".into()))
+    })
 }
 
 /// A copy of the golden checkpoint that no other test opens: its queue is the test's own.
@@ -60,18 +69,23 @@ impl OwnModel {
 
     /// Keeps the model busy until what it returns is dropped.
     pub fn block(&self) -> Blocked {
-        let (release, released) = channel::<()>();
+        let client = self
+            .model
+            .encoder()
+            .client(&ClientSettings::default())
+            .unwrap();
         let (begin, begun) = channel();
-        let blocking: Load<image::RgbImage> = Box::new(move || {
-            begin.send(()).unwrap();
-            let _ = released.recv();
-            Err(vita_model::Error::Input("it only held the model up".into()))
-        });
-        let client = self.model.encoder().client(8, 8).unwrap();
-        client.frame(blocking, Box::new(|_| ())).unwrap();
-        begun.recv_timeout(PATIENCE).unwrap();
+        let (frames, released) = channel::<()>();
+        let picture = hold_up::<image::RgbImage>(begin.clone(), released);
+        client.frame(picture, Box::new(|_| ())).unwrap();
+        let (utterances, released) = channel::<()>();
+        let features = hold_up::<Tensor>(begin, released);
+        client.utterance(features, Box::new(|_| ())).unwrap();
+        for _ in 0..2 {
+            begun.recv_timeout(PATIENCE).unwrap();
+        }
         Blocked {
-            _release: release,
+            _release: [frames, utterances],
             _client: client,
         }
     }
@@ -84,7 +98,7 @@ impl OwnModel {
 
 /// A model that is busy.
 pub struct Blocked {
-    _release: Sender<()>,
+    _release: [Sender<()>; 2],
     _client: Client,
 }
 
@@ -201,7 +215,14 @@ impl Rig {
     /// Every medium has one fate or still waits.
     #[track_caller]
     pub fn assert_accounted(&self) {
-        let fates = ["encoded", "dropped", "failed", "discarded", "waiting"];
+        let fates = [
+            "encoded",
+            "dropped",
+            "failed",
+            "stale",
+            "discarded",
+            "waiting",
+        ];
         let sum: u64 = fates.iter().map(|name| self.stat(name)).sum();
         let stats = self.element().property::<gst::Structure>("stats");
         assert_eq!(self.stat("received"), sum, "{stats}");

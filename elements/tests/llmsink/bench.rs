@@ -182,6 +182,18 @@ impl Bench {
         panic!("nothing more after {:#?}", self.told);
     }
 
+    /// The text of the next warning on the bus; other messages are passed over.
+    #[track_caller]
+    pub fn warning(&self) -> String {
+        let patience = gst::ClockTime::from_seconds(PATIENCE.as_secs());
+        let kind = [gst::MessageType::Warning];
+        let message = self.bus.timed_pop_filtered(patience, &kind);
+        match message.as_ref().map(|message| message.view()) {
+            Some(gst::MessageView::Warning(warning)) => warning.error().to_string(),
+            _ => panic!("no warning"),
+        }
+    }
+
     /// The next message of that name; those before are in `told`.
     #[track_caller]
     pub fn until(&mut self, name: &str) -> gst::Structure {

@@ -159,3 +159,54 @@ fn what_is_no_medium_or_no_text_is_an_error_that_says_so() {
         "{error}"
     );
 }
+
+#[test]
+fn a_question_without_a_verdict_in_time_is_cancelled_counted_and_warned_of() {
+    let mut bench = Bench::play(&["text"], "max-wait=1");
+    bench.write(QUESTION, 0);
+    let cancelled = bench.until("vita-cancelled");
+    assert_eq!(cancelled.get::<&str>("reason"), Ok("judging-timed-out"));
+    assert_eq!(cancelled.get::<&str>("text"), Ok(QUESTION));
+    let warning = bench.warning();
+    assert!(warning.contains("no verdict within max-wait"), "{warning}");
+    assert_eq!(bench.stat("questions-overdue"), 1);
+    bench.end(&["text"]);
+    assert_eq!(names(&bench.until_end()), ["vita-cancelled"]);
+}
+
+#[test]
+fn an_utterance_that_the_encoder_dropped_is_a_cancelled_question() {
+    let settings = format!("max-tokens=4 logit-bias={QUERY}");
+    let mut bench = Bench::play(&["audio"], &settings);
+    bench.say(6, 2000);
+    bench.until("vita-answer");
+    let dropped = gst::Structure::builder("vita-dropped")
+        .field("kind", "audio")
+        .field("utterance-id", 7u64)
+        .field("reason", "stale")
+        .field("start-stream-time", ms(2500))
+        .field("end-stream-time", ms(3500))
+        .build();
+    let pad = bench.source("audio").static_pad("src").unwrap();
+    assert!(pad.push_event(gst::event::CustomDownstream::new(dropped)));
+    let cancelled = bench.until("vita-cancelled");
+    assert_eq!(cancelled.get("turn"), Ok(2u64));
+    assert_eq!(cancelled.get("utterance-id"), Ok(7u64));
+    assert_eq!(cancelled.get::<&str>("reason"), Ok("stale"));
+    assert_eq!(cancelled.get("end-stream-time"), Ok(3_500_000_000u64));
+    // Questions are still numbered as the dialogue counts them.
+    assert_eq!(bench.ask(QUESTION), 3);
+    assert_eq!(bench.until("vita-answer").get("turn"), Ok(3u64));
+}
+
+#[test]
+fn what_is_remembered_stays_within_its_budget() {
+    let mut bench = Bench::play(&["text"], "max-tokens=4 kv-cache-mib=1 history-tokens=0 precision=bf16");
+    for number in 0..20 {
+        bench.ask(&format!("{number}. {QUESTION}"));
+        bench.until("vita-answer");
+        let held = bench.stat("kv-cache-bytes");
+        assert!(held > 0 && held <= 1 << 20, "{held} bytes");
+    }
+    assert!(bench.stat("prefixes-evicted") > 0);
+}

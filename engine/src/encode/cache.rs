@@ -50,6 +50,21 @@ impl MediaCache {
         self.shrink();
     }
 
+    /// Returns the limit before.
+    pub fn set_limit(&mut self, max_bytes: usize) -> usize {
+        let before = std::mem::replace(&mut self.max_bytes, max_bytes);
+        self.shrink();
+        before
+    }
+
+    pub fn limit(&self) -> usize {
+        self.max_bytes
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn shrink(&mut self) {
         while self.bytes > self.max_bytes {
             let oldest = self
@@ -93,7 +108,7 @@ mod tests {
         let kept = [1, 2, 3].map(|key| cache.get(MediaKind::Image, key).is_some());
         assert_eq!(kept, [true, false, true]);
         assert!(cache.get(MediaKind::Audio, 1).is_none());
-        assert_eq!(cache.bytes, 128);
+        assert_eq!(cache.bytes(), 128);
     }
 
     #[test]
@@ -102,9 +117,11 @@ mod tests {
         for _ in 0..5 {
             cache.insert(media(1));
         }
-        assert_eq!(cache.bytes, 64);
+        assert_eq!(cache.bytes(), 64);
+        assert_eq!(cache.set_limit(10), 128);
+        assert_eq!((cache.bytes(), cache.limit()), (0, 10));
         let none_fits = &mut MediaCache::new(10);
         none_fits.insert(media(1));
-        assert_eq!(none_fits.bytes, 0);
+        assert_eq!(none_fits.bytes(), 0);
     }
 }

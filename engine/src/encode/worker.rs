@@ -7,16 +7,13 @@ use vita_model::prompt::{Media, MediaKind};
 use vita_model::vision::Prepared;
 use vita_model::{Vita, content_key};
 
-use super::cache::MediaCache;
-use super::queue::Work;
 use super::{Answer, Encoded, Error, FrameJob, Load, Shared, Stats, UtteranceJob};
 use crate::models::panic_text;
 
-/// The thread that encodes.
+/// What a thread that encodes needs.
 pub(super) struct Worker {
     vita: Arc<Vita>,
     shared: Arc<Shared>,
-    cache: MediaCache,
 }
 
 /// Frames of the same content that is to be encoded.
@@ -28,43 +25,67 @@ struct Group {
 }
 
 impl Worker {
-    pub fn new(vita: Arc<Vita>, shared: Arc<Shared>, cache_bytes: usize) -> Self {
-        Self {
-            vita,
-            shared,
-            cache: MediaCache::new(cache_bytes),
-        }
+    pub fn new(vita: Arc<Vita>, shared: Arc<Shared>) -> Self {
+        Self { vita, shared }
     }
 
-    pub fn run(mut self) {
-        while let Some(work) = self.shared.wait_for_work() {
-            match work {
-                Work::Utterance(job) => self.utterance(job),
-                Work::Frames(jobs) => self.frames(jobs),
+    /// Encodes utterances until the encoder is closed.
+    pub fn hear(&self) {
+        loop {
+            let jobs = self.shared.wait_for(|state| state.utterances.take());
+            if jobs.is_empty() {
+                return;
             }
+            jobs.into_iter().for_each(|job| self.utterance(job));
         }
     }
 
-    fn utterance(&mut self, job: UtteranceJob) {
+    /// Encodes frames until the encoder is closed.
+    pub fn see(&self) {
+        loop {
+            let jobs = self.shared.wait_for(|state| state.frames.take());
+            if jobs.is_empty() {
+                return;
+            }
+            self.frames(jobs);
+        }
+    }
+
+    fn utterance(&self, job: UtteranceJob) {
         let started = Instant::now();
+        let waited = started.saturating_duration_since(job.queued);
+        if job.max_wait.is_some_and(|limit| waited > limit) {
+            self.count(|stats| stats.stale += 1);
+            return self.answer(job.answer, Err(Error::Stale(waited)), started);
+        }
         let features = job.features;
         let prepared = caught(|| {
             let features = features()?;
             Ok((content_key(&features)?, features))
         });
         let encoded = prepared.and_then(|(key, features)| {
-            if let Some(media) = self.cache.get(MediaKind::Audio, key) {
+            if let Some(media) = self.cached(MediaKind::Audio, key) {
                 return Ok((media, 0));
             }
             let media = caught(|| self.vita.hear_keyed(&features, key))?;
-            self.cache.insert(media.clone());
+            self.keep(&media);
             self.count(|stats| stats.utterances += 1);
             Ok((media, 1))
         });
+        let (waited_ms, took_ms) = (waited.as_millis(), started.elapsed().as_millis());
+        tracing::debug!(waited_ms, took_ms, "an utterance is encoded");
         self.answer(job.answer, encoded, started);
     }
 
-    fn frames(&mut self, jobs: Vec<FrameJob>) {
+    fn cached(&self, kind: MediaKind, key: u64) -> Option<Media> {
+        self.shared.cache().get(kind, key)
+    }
+
+    fn keep(&self, media: &Media) {
+        self.shared.cache().insert(media.clone());
+    }
+
+    fn frames(&self, jobs: Vec<FrameJob>) {
         let started = Instant::now();
         let mut groups = Vec::<Group>::new();
         for FrameJob { picture, answer } in jobs {
@@ -75,7 +96,7 @@ impl Worker {
                     continue;
                 }
             };
-            if let Some(media) = self.cache.get(MediaKind::Image, key) {
+            if let Some(media) = self.cached(MediaKind::Image, key) {
                 self.answer(answer, Ok((media, 0)), started);
             } else if let Some(same) = groups.iter_mut().find(|group| group.key == key) {
                 same.answers.push(answer);
@@ -87,8 +108,10 @@ impl Worker {
                 });
             }
         }
-        let media = self.see(&groups);
+        let media = self.see_all(&groups);
         let frames = groups.len();
+        let took_ms = started.elapsed().as_millis();
+        tracing::debug!(frames, took_ms, "frames are encoded");
         for (group, media) in groups.into_iter().zip(media) {
             // the first of several equal frames is the one that was encoded
             let batches = [frames].into_iter().chain(std::iter::repeat(0));
@@ -108,7 +131,7 @@ impl Worker {
     }
 
     /// All in one run of the model; if that fails, one by one, so that each fails for itself.
-    fn see(&mut self, groups: &[Group]) -> Vec<Result<Media, Error>> {
+    fn see_all(&self, groups: &[Group]) -> Vec<Result<Media, Error>> {
         if groups.is_empty() {
             return Vec::new();
         }
@@ -121,7 +144,7 @@ impl Worker {
                 .collect(),
         };
         for media in media.iter().flatten() {
-            self.cache.insert(media.clone());
+            self.keep(media);
         }
         media
     }
@@ -148,6 +171,7 @@ impl Worker {
         self.count(|stats| match &encoded {
             Ok((_, 0)) => stats.cached += 1,
             Ok(_) => (),
+            Err(Error::Stale(_)) => (),
             Err(_) => stats.failed += 1,
         });
         let encoded = encoded.map(|(media, batch)| Encoded {

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use vita_dialogue::duplex::TurnId;
 
 use super::frames::Frames;
-use super::{Pacing, RoomSettings, Status, Utterance};
+use super::{LostUtterance, Pacing, RoomSettings, Status, Utterance};
 use crate::Error;
 
 /// A request on its way to the engine.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
     Utterance(Arc<Utterance>),
+    Lost(LostUtterance),
     /// `at`: how far the media had come.
     Ask {
         text: String,
@@ -147,7 +148,7 @@ impl State {
     /// Queues a request for now. A question gets its number here.
     pub fn send(&mut self, request: Request) -> Result<Option<TurnId>, Error> {
         self.check_room()?;
-        let is_question = matches!(request, Request::Utterance(_) | Request::Ask { .. });
+        let is_question = !matches!(request, Request::Reset | Request::LogitBias(_));
         self.queue.push_back(Received::now(request));
         Ok(is_question.then(|| self.number()))
     }
@@ -161,6 +162,7 @@ impl State {
         self.check_room()?;
         let rank = match &request {
             Request::Utterance(utterance) => (0, utterance.id),
+            Request::Lost(lost) => (0, lost.id),
             _ => (1, 0),
         };
         let before = |t: &Timed| (t.time, t.rank) <= (time, rank);

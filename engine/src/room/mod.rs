@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use vita_dialogue::duplex::{GenerationId, TurnId};
+use vita_dialogue::duplex::{CancelReason, GenerationId, TurnId};
 use vita_model::Vita;
 use vita_model::prompt::Media;
 use vita_model::scheduler;
@@ -46,6 +46,21 @@ pub struct Utterance {
     pub capture_time_ns: Option<u64>,
     /// How long ago it ended, for the timings of rooms that run freely.
     pub age: Duration,
+    /// Of this, what counts against [`vita_dialogue::duplex::Settings::maximum_wait`]: nothing where the media wait for the model.
+    pub waited: Duration,
+}
+
+/// Something that was said and given up before it was encoded.
+#[derive(Clone, Debug)]
+pub struct LostUtterance {
+    /// As its source counts them.
+    pub id: u64,
+    /// Stream time.
+    pub start: Duration,
+    pub end: Duration,
+    /// Unix nanoseconds of the start.
+    pub capture_time_ns: Option<u64>,
+    pub reason: CancelReason,
 }
 
 /// How a room is doing.
@@ -61,6 +76,8 @@ pub struct Status {
     pub requests_refused: u64,
     /// Questions that wait while another is being judged.
     pub questions_waiting: usize,
+    /// Questions that had no verdict in time.
+    pub questions_overdue: u64,
     /// Frames kept for questions to come.
     pub frames: usize,
     /// Frames that had to make place for newer ones before their time was over.
@@ -138,6 +155,16 @@ impl Room {
         let end = utterance.end;
         let request = Request::Utterance(Arc::new(utterance));
         self.inbox.lock().send_at(end, request)?;
+        self.wake.ring()
+    }
+
+    /// An utterance will not come, so that it has its end, too. In a paced room when the media have come to its own.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`], or where the room is over.
+    pub fn lost(&self, utterance: LostUtterance) -> Result<(), Error> {
+        let end = utterance.end;
+        self.inbox.lock().send_at(end, Request::Lost(utterance))?;
         self.wake.ring()
     }
 

@@ -2,7 +2,9 @@
 
 use vita_dialogue::history;
 use vita_dialogue::state::State;
-use vita_model::prompt::{Content, Conversation, Media, Modality, Role, Segment, Turn, user_turn};
+use vita_model::prompt::{
+    Content, Conversation, Media, Modality, PicturePlace, Role, Segment, Turn, user_turn,
+};
 use vita_model::{Result, Vita};
 
 use super::frames::Chosen;
@@ -79,7 +81,7 @@ pub(super) struct Prompt {
 }
 
 /// As many of the past turns, the newest, as leave `room` positions to the answer. Past turns keep their sound and lose
-/// their pictures; those of the question stand at the very beginning, in front of the first turn.
+/// their pictures; those of the question stand where the model's template says.
 pub(super) fn prompt(
     vita: &Vita,
     system: Option<&str>,
@@ -107,10 +109,14 @@ pub(super) fn prompt(
         turns: vec![words.turn(Vec::new())],
     };
     let question_tokens = length(&vita.prompt(&bare)?);
+    let place = vita.template().pictures;
     let mut forgotten = 0;
     loop {
-        let conversation =
-            conversation(system.as_deref(), &past[forgotten..], words, images.clone());
+        let turns = turns(&past[forgotten..], words, images.clone(), place);
+        let conversation = Conversation {
+            system: system.clone(),
+            turns,
+        };
         let segments = vita.prompt(&conversation)?;
         let len = length(&segments);
         if len + room <= vita.lm().max_length() || forgotten == past.len() {
@@ -124,25 +130,56 @@ pub(super) fn prompt(
     }
 }
 
-fn conversation(
-    system: Option<&str>,
-    past: &[Past],
-    words: &Words,
-    images: Vec<Media>,
-) -> Conversation {
-    let mut images = Some(images);
+fn turns(past: &[Past], words: &Words, images: Vec<Media>, place: PicturePlace) -> Vec<Turn> {
     let mut turns = Vec::with_capacity(2 * past.len() + 1);
+    let (mut first, own) = match place {
+        PicturePlace::FirstTurn if !past.is_empty() => (images, Vec::new()),
+        _ => (Vec::new(), images),
+    };
     for past in past {
-        turns.push(past.words.turn(images.take().unwrap_or_default()));
+        turns.push(past.words.turn(std::mem::take(&mut first)));
         turns.push(past.answer());
     }
-    turns.push(words.turn(images.take().unwrap_or_default()));
-    Conversation {
-        system: system.map(str::to_owned),
-        turns,
-    }
+    turns.push(words.turn(own));
+    turns
 }
 
 fn length(segments: &[Segment]) -> usize {
     segments.iter().map(Segment::len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device, Tensor};
+    use vita_model::prompt::MediaKind;
+
+    #[test]
+    fn pictures_stand_where_the_template_says() {
+        let picture = Media {
+            kind: MediaKind::Image,
+            key: 1,
+            vectors: Tensor::zeros((1, 2), DType::F32, &Device::Cpu).unwrap(),
+            transcript: None,
+        };
+        let past = Past {
+            words: Words::Typed("Where?".into()),
+            state_token: 3,
+            said: "Here.".into(),
+        };
+        let now = Words::Typed("And now?".into());
+        let pictures = |past: &[Past], place| -> Vec<usize> {
+            let is_picture = |content: &&Content| matches!(content, Content::Media(_));
+            let turns = turns(past, &now, vec![picture.clone(), picture.clone()], place);
+            let counts = turns
+                .iter()
+                .map(|turn| turn.content.iter().filter(is_picture).count());
+            counts.collect()
+        };
+        let two = [past.clone(), past];
+        assert_eq!(pictures(&two, PicturePlace::FirstTurn), [2, 0, 0, 0, 0]);
+        assert_eq!(pictures(&two, PicturePlace::Question), [0, 0, 0, 0, 2]);
+        assert_eq!(pictures(&[], PicturePlace::FirstTurn), [2]);
+        assert_eq!(pictures(&[], PicturePlace::Question), [2]);
+    }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use vita_dialogue::duplex;
 use vita_model::Vita;
 use vita_model::sampling::SamplingParams;
+use vita_model::scheduler::Limits;
 use vita_model::video::FrameSelection;
 
 use crate::Error;
@@ -41,6 +42,9 @@ pub struct RoomSettings {
     /// At least so long between the tokens of a freely running room's answers, for who reads them aloud: what an interruption cuts off was not
     /// said yet. Zero: as fast as it goes.
     pub token_interval: Duration,
+    /// Of keys and values for all freely running rooms of the model; the largest that one of them wants counts. A paced room
+    /// has its own.
+    pub kv_cache_bytes: usize,
     /// Added to the logits of these tokens at every position. For tests that force an outcome: a strong bias on the token
     /// for noise decides every verdict.
     pub logit_bias: Vec<(u32, f32)>,
@@ -59,6 +63,7 @@ impl Default for RoomSettings {
             queue: 64,
             pacing: Pacing::default(),
             token_interval: Duration::ZERO,
+            kv_cache_bytes: Limits::default().memory_bytes,
             logit_bias: Vec::new(),
         }
     }

@@ -19,7 +19,7 @@ use super::event::{Event, EventKind, Question, Tokens};
 use super::inbox::{End, Inbox, Received, Request};
 use super::prompt::{Past, Words, prompt, state_token};
 use super::turns::{TurnRecord, Turns};
-use super::{OnEvent, Pacing, RoomSettings, Status, Utterance};
+use super::{LostUtterance, OnEvent, Pacing, RoomSettings, Status, Utterance};
 
 pub(crate) struct Task {
     vita: Arc<Vita>,
@@ -49,6 +49,7 @@ struct Live {
     /// From the verdict on.
     generation: Option<GenerationId>,
     question_tokens: usize,
+    submitted: Duration,
     /// The first token is the state's.
     has_begun: bool,
 }
@@ -84,6 +85,10 @@ impl Task {
 
     pub fn pacing(&self) -> Pacing {
         self.settings.pacing
+    }
+
+    pub fn kv_cache_bytes(&self) -> usize {
+        self.settings.kv_cache_bytes
     }
 
     pub fn is_closed(&self) -> bool {
@@ -213,6 +218,7 @@ impl Task {
         status.questions_waiting = self.duplex.waiting();
         status.history_turns = self.duplex.history().turns().len();
         status.history_tokens = self.duplex.history().tokens();
+        status.questions_overdue = self.duplex.overdue();
         status.late_reports = self.duplex.late_reports();
     }
 
@@ -273,9 +279,11 @@ impl Task {
         let now = self.now();
         match received.request {
             Request::Utterance(utterance) => {
-                let ended = self.ended(received.at, utterance.end, utterance.age);
-                self.hear(&utterance, now, ended);
+                let ended = |age| self.ended(received.at, utterance.end, age);
+                let (ended, waits_since) = (ended(utterance.age), ended(utterance.waited));
+                self.hear(&utterance, now, ended, waits_since);
             }
+            Request::Lost(lost) => self.lose(&lost, now),
             Request::Ask { text, at } => {
                 let ended = self.ended(received.at, at, Duration::ZERO);
                 let turn = self.duplex.ask(now, at, text.clone());
@@ -294,9 +302,16 @@ impl Task {
         }
     }
 
-    fn hear(&mut self, utterance: &Utterance, now: Duration, ended: Duration) {
+    fn hear(
+        &mut self,
+        utterance: &Utterance,
+        now: Duration,
+        ended: Duration,
+        waits_since: Duration,
+    ) {
         let Utterance { id, start, end, .. } = *utterance;
-        let turn = self.duplex.utterance_ended(now, id, start, end);
+        let interval = (start, end);
+        let turn = self.duplex.utterance_ended(now, waits_since, id, interval);
         let question = Question {
             utterance_id: Some(id),
             text: utterance.media.transcript.clone(),
@@ -307,6 +322,20 @@ impl Task {
         self.turns.add(turn, TurnRecord::new(question, ended));
         self.words
             .insert(turn, Words::Spoken(utterance.media.clone()));
+    }
+
+    fn lose(&mut self, lost: &LostUtterance, now: Duration) {
+        let (start, end) = (lost.start, lost.end);
+        let reason = lost.reason.clone();
+        let turn = self.duplex.utterance_lost(lost.id, (start, end), reason);
+        let question = Question {
+            utterance_id: Some(lost.id),
+            text: None,
+            start,
+            end,
+            capture_time_ns: lost.capture_time_ns,
+        };
+        self.turns.add(turn, TurnRecord::new(question, now));
     }
 
     /// When a question ended, by the room's clock.
@@ -396,6 +425,7 @@ impl Task {
             turn,
             generation: None,
             question_tokens: prompt.question_tokens,
+            submitted: self.now(),
             has_begun: false,
         });
         Ok(())
@@ -434,6 +464,15 @@ impl Task {
             return;
         };
         let (turn, question_tokens) = (live.turn, live.question_tokens);
+        let prefill_ms = now.saturating_sub(live.submitted).as_millis();
+        let Tokens { prompt, cached, .. } = tokens;
+        tracing::debug!(
+            turn = turn.0,
+            prompt,
+            cached,
+            prefill_ms,
+            "a question is judged"
+        );
         if let Some(record) = self.turns.get_mut(turn) {
             record.judged(now, states, tokens);
         }

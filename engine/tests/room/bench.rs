@@ -48,6 +48,7 @@ pub fn utterance(id: u64, end: Duration) -> Utterance {
         end,
         capture_time_ns: Some(1_700_000_000_000_000_000 + id),
         age: Duration::ZERO,
+        waited: Duration::ZERO,
     }
 }
 

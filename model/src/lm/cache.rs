@@ -4,8 +4,8 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-/// Positions that a tail has room for at first; it doubles from there.
-const FIRST_CAPACITY: usize = 64;
+/// Positions that a tail has room for at least. Where it gets too small, it grows by a quarter.
+const MIN_CAPACITY: usize = 64;
 
 /// More frozen segments than this are joined, so that attention has few pieces to walk.
 const MAX_SEGMENTS: usize = 6;
@@ -23,6 +23,11 @@ impl CacheShape {
     /// Bytes of keys and values for one position over all layers.
     pub fn bytes_per_position(&self) -> usize {
         2 * self.layers * self.kv_heads * self.head_dim * self.dtype.size_in_bytes()
+    }
+
+    /// Upper bound for a cache that holds so many positions, however it has grown.
+    pub fn bytes_for(&self, positions: usize) -> usize {
+        (positions + positions / 4 + MIN_CAPACITY) * self.bytes_per_position()
     }
 }
 
@@ -47,6 +52,12 @@ impl Pair {
         Ok((self.k.narrow(1, 0, len)?, self.v.narrow(1, 0, len)?))
     }
 
+    fn copy(&self, len: usize) -> Result<Self> {
+        let (k, v) = self.narrow(len)?;
+        let (k, v) = (k.force_contiguous()?, v.force_contiguous()?);
+        Ok(Self { k, v })
+    }
+
     fn write(&self, k: &Tensor, v: &Tensor, at: usize) -> Result<()> {
         self.k.slice_set(&k.contiguous()?, 1, at)?;
         Ok(self.v.slice_set(&v.contiguous()?, 1, at)?)
@@ -57,16 +68,7 @@ impl Pair {
 #[derive(Debug)]
 struct Segment {
     layers: Vec<Pair>,
-}
-
-impl Segment {
-    fn bytes(&self) -> usize {
-        let bytes = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
-        self.layers
-            .iter()
-            .map(|pair| bytes(&pair.k) + bytes(&pair.v))
-            .sum()
-    }
+    bytes: usize,
 }
 
 /// The first `len` positions of a frozen segment.
@@ -119,7 +121,7 @@ impl KvCache {
     /// The segments shared with other caches, and the bytes of each: equal addresses are the same memory.
     pub fn segments(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let segments = self.shared.iter().map(|shared| &shared.segment);
-        segments.map(|segment| (Arc::as_ptr(segment).addr(), segment.bytes()))
+        segments.map(|segment| (Arc::as_ptr(segment).addr(), segment.bytes))
     }
 
     fn shared_len(&self) -> usize {
@@ -128,23 +130,38 @@ impl KvCache {
 
     /// Makes room for `more` positions, so that a step does not stop half-way for lack of memory.
     pub fn reserve(&mut self, more: usize) -> Result<()> {
-        let needed = self.tail_len + more;
-        if needed <= self.capacity {
+        let Some(capacity) = self.capacity_for(more) else {
             return Ok(());
-        }
-        let capacity = needed.max(2 * self.capacity).max(FIRST_CAPACITY);
-        let mut grown = Vec::with_capacity(self.shape.layers);
+        };
+        // Layer by layer, so that there is never a second copy of all.
         for layer in 0..self.shape.layers {
             let pair = Pair::zeros(&self.shape, capacity, &self.device)?;
-            if self.tail_len > 0 {
-                let (k, v) = self.tail[layer].narrow(self.tail_len)?;
-                pair.write(&k, &v, 0)?;
+            match self.tail.get_mut(layer) {
+                Some(old) => {
+                    let (k, v) = old.narrow(self.tail_len)?;
+                    if self.tail_len > 0 {
+                        pair.write(&k, &v, 0)?;
+                    }
+                    *old = pair;
+                }
+                None => self.tail.push(pair),
             }
-            grown.push(pair);
         }
-        self.tail = grown;
         self.capacity = capacity;
         Ok(())
+    }
+
+    /// Bytes that [`Self::reserve`] would take.
+    pub fn growth_bytes(&self, more: usize) -> usize {
+        let grown = self.capacity_for(more).unwrap_or(self.capacity);
+        (grown - self.capacity) * self.shape.bytes_per_position()
+    }
+
+    /// What the tail has to grow to; `None`: it has room.
+    fn capacity_for(&self, more: usize) -> Option<usize> {
+        let needed = self.tail_len + more;
+        let grown = needed.max(self.capacity + self.capacity / 4);
+        (needed > self.capacity).then(|| grown.max(MIN_CAPACITY))
     }
 
     /// Writes one layer's new keys and values `[kv_heads, new, head_dim]` behind everything held and
@@ -196,11 +213,29 @@ impl KvCache {
         })
     }
 
+    /// A second cache with the first `len` positions. What would keep much more memory alive than it uses is copied.
+    pub fn fork_at(&mut self, len: usize) -> Result<Self> {
+        let mut fork = self.fork()?;
+        fork.truncate(len);
+        for shared in &mut fork.shared {
+            let used = shared.len * fork.shape.bytes_per_position();
+            if shared.segment.bytes > used + used / 4 {
+                let layers = shared.segment.layers.iter();
+                let copies = layers.map(|pair| pair.copy(shared.len));
+                let layers = copies.collect::<Result<_>>()?;
+                let bytes = used;
+                shared.segment = Arc::new(Segment { layers, bytes });
+            }
+        }
+        Ok(fork)
+    }
+
     fn freeze(&mut self) {
         let layers = std::mem::take(&mut self.tail);
+        let bytes = self.own_bytes();
         if self.tail_len > 0 {
             self.shared.push(Shared {
-                segment: Arc::new(Segment { layers }),
+                segment: Arc::new(Segment { layers, bytes }),
                 len: self.tail_len,
             });
         }
@@ -223,7 +258,10 @@ impl KvCache {
             })
             .collect::<Result<_>>()?;
         self.shared = vec![Shared {
-            segment: Arc::new(Segment { layers }),
+            segment: Arc::new(Segment {
+                layers,
+                bytes: len * self.shape.bytes_per_position(),
+            }),
             len,
         }];
         Ok(())

@@ -9,7 +9,9 @@ mod tokenizer;
 mod turns;
 
 pub use detokenizer::Detokenizer;
-pub use template::{Modality, SYSTEM_CHINESE_TEXT, SystemTexts, Template, system_text};
+pub use template::{
+    Modality, PicturePlace, SYSTEM_CHINESE_TEXT, SystemTexts, Template, system_text,
+};
 pub use tokenizer::{StateNames, StateTokens, Tokenizer};
 pub use turns::{Content, Conversation, Role, Turn, user_turn};
 

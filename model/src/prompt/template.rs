@@ -20,6 +20,21 @@ pub struct Template {
     pub open: String,
     /// Names of the tokens that end an answer.
     pub stop: Vec<String>,
+    /// Where a question's pictures stand in a conversation. A model built from parts that says nothing has them in front of
+    /// the question.
+    #[serde(default)]
+    pub pictures: PicturePlace,
+}
+
+/// Where the pictures of a question stand that is not the first of its conversation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PicturePlace {
+    /// In front of the question: what was computed for the turns before stays valid when new pictures come.
+    #[default]
+    Question,
+    /// In front of the first turn, as VITA-1.0 has them (spec section 7.4).
+    FirstTurn,
 }
 
 impl Default for Template {
@@ -31,6 +46,7 @@ impl Default for Template {
             bot: "\nbot:{text}</s>".into(),
             open: "\nbot:".into(),
             stop: vec!["</s>".into()],
+            pictures: PicturePlace::FirstTurn,
         }
     }
 }

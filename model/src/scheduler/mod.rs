@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 pub use sequence::{Job, Output, SequenceId};
 
-use crate::lm::LanguageModel;
+use crate::lm::{KvCache, LanguageModel};
 use crate::{Error, Result, merge};
 use marks::Mark;
-use prefix::PrefixCache;
+use prefix::{PrefixCache, held_bytes};
 use sequence::{Phase, Sequence};
 
 /// Bounds of a scheduler.
@@ -28,7 +28,8 @@ pub struct Limits {
     pub max_sequences: usize,
     /// Sequences that wait for a place; one more is refused with [`crate::ErrorKind::Busy`].
     pub max_waiting: usize,
-    /// Bytes of keys and values, those of finished sequences included.
+    /// Bytes of keys and values, those of finished sequences included, which are kept for prompts that begin alike as long
+    /// as nothing else needs the memory.
     pub memory_bytes: usize,
     /// Positions of prompts read in a step in which nothing is being decoded.
     pub prefill_rows: usize,
@@ -41,9 +42,9 @@ impl Default for Limits {
         Self {
             max_sequences: 16,
             max_waiting: 64,
-            memory_bytes: 1 << 30,
+            memory_bytes: 512 << 20,
             prefill_rows: 256,
-            prefill_rows_beside_decode: 32,
+            prefill_rows_beside_decode: 128,
         }
     }
 }
@@ -60,6 +61,10 @@ pub struct Stats {
     pub running: usize,
     pub waiting: usize,
     pub prefixes: usize,
+    /// Bytes of keys and values held now.
+    pub memory_bytes: usize,
+    /// What [`Limits::memory_bytes`] is now.
+    pub memory_limit_bytes: usize,
 }
 
 /// See the [module](self).
@@ -105,6 +110,8 @@ impl Scheduler {
             running: self.running.len(),
             waiting: self.waiting.len(),
             prefixes: self.prefixes.len(),
+            memory_bytes: self.held_bytes(),
+            memory_limit_bytes: self.limits.memory_bytes,
             ..self.stats
         }
     }
@@ -123,12 +130,7 @@ impl Scheduler {
         if needed > available {
             return Err(Error::TooLong { needed, available });
         }
-        let (bytes, budget) = (self.bytes_for(needed), self.limits.memory_bytes);
-        if bytes > budget {
-            return Err(Error::Busy(format!(
-                "a sequence of {needed} tokens needs {bytes} bytes of keys and values, the budget is {budget}: shorten it or raise the budget"
-            )));
-        }
+        self.check_budget(needed)?;
         if self.waiting.len() >= self.limits.max_waiting {
             return Err(Error::Busy(format!(
                 "{} sequences wait already: try again later",
@@ -138,6 +140,32 @@ impl Scheduler {
         self.next_id += 1;
         self.waiting.push_back(waiting);
         Ok(id)
+    }
+
+    fn check_budget(&self, tokens: usize) -> Result<()> {
+        let (bytes, budget) = (self.bytes_for(tokens), self.limits.memory_bytes);
+        if bytes <= budget {
+            return Ok(());
+        }
+        Err(Error::Busy(format!(
+            "a sequence of {tokens} tokens needs up to {bytes} bytes of keys and values, the budget is {budget}: shorten it or raise the budget"
+        )))
+    }
+
+    /// Another [`Limits::memory_bytes`]. What is remembered is given up as far as need be, what runs goes on, what waits and
+    /// does not fit any more fails.
+    pub fn set_memory_bytes(&mut self, bytes: usize) {
+        self.limits.memory_bytes = bytes;
+        self.make_room(0);
+        for waiting in std::mem::take(&mut self.waiting) {
+            match self.check_budget(waiting.positions()) {
+                Ok(()) => self.waiting.push_back(waiting),
+                Err(error) => {
+                    let id = waiting.id;
+                    self.outputs.push(Output::Failed { id, error });
+                }
+            }
+        }
     }
 
     /// Goes on with a sequence that was [held](Job::hold) after its prefill, with `first` as its first token, or with one
@@ -195,15 +223,10 @@ impl Scheduler {
     /// Admits in order, giving up remembered prefixes where memory is short.
     fn admit(&mut self) {
         while self.can_admit()
-            && let Some(next) = self.waiting.pop_front()
+            && let Some(Waiting { id, job, marks }) = self.waiting.pop_front()
         {
-            let needed = self.bytes_for(next.positions());
-            let Waiting { id, job, marks } = next;
-            let found = self.prefixes.find(&marks);
-            self.make_room(needed);
-            match found {
+            match self.begin(&marks) {
                 Ok(cache) => {
-                    let cache = cache.unwrap_or_else(|| self.lm.cache());
                     self.stats.cached_tokens += cache.len() as u64;
                     self.running.push(Sequence::new(id, job, marks, cache));
                 }
@@ -212,12 +235,29 @@ impl Scheduler {
         }
     }
 
-    fn make_room(&mut self, needed: usize) {
-        while self.reserved() + self.prefixes.bytes() + needed > self.limits.memory_bytes
-            && self.prefixes.evict()
-        {
+    /// A cache with what is known of a prompt, and with room for all of it.
+    fn begin(&mut self, prompt: &[Mark]) -> Result<KvCache> {
+        let found = self.prefixes.find(prompt)?;
+        let mut cache = found.unwrap_or_else(|| self.lm.cache());
+        let left = prompt.len() - cache.len();
+        // What is shared with a remembered one would count twice, so it is room enough for sure.
+        let new = held_bytes(std::iter::once(&cache)) + cache.growth_bytes(left);
+        self.make_room(new);
+        cache.reserve(left)?;
+        Ok(cache)
+    }
+
+    /// Gives up what is remembered until there is room for `more` bytes.
+    fn make_room(&mut self, more: usize) {
+        while self.held_bytes() + more > self.limits.memory_bytes && self.prefixes.evict() {
             self.stats.evicted_prefixes += 1;
         }
+    }
+
+    /// Bytes of keys and values that there are now.
+    fn held_bytes(&self) -> usize {
+        let running = self.running.iter().map(|sequence| &sequence.cache);
+        held_bytes(running.chain(self.prefixes.caches()))
     }
 
     /// Bytes that the running sequences may come to need.
@@ -228,9 +268,9 @@ impl Scheduler {
             .sum()
     }
 
-    /// Upper bound for a sequence of so many tokens: a tail begins with 64 and doubles.
+    /// Upper bound for a sequence of so many tokens.
     fn bytes_for(&self, tokens: usize) -> usize {
-        (2 * tokens).max(64) * self.lm.cache_shape().bytes_per_position()
+        self.lm.cache_shape().bytes_for(tokens)
     }
 
     /// The next token of a sequence: chosen from the logits, or given.

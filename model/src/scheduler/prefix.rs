@@ -35,10 +35,9 @@ impl PrefixCache {
             return Ok(None);
         };
         let mut entry = self.entries.remove(i);
-        let mut cache = entry.cache.fork()?;
-        cache.truncate(len);
+        let cache = entry.cache.fork_at(len);
         self.entries.push(entry);
-        Ok(Some(cache))
+        cache.map(Some)
     }
 
     /// Keeps what a sequence remembers; entries that are prefixes of it are no longer needed.
@@ -65,18 +64,22 @@ impl PrefixCache {
         self.entries.len()
     }
 
-    /// Bytes held, memory shared between entries counted once.
-    pub fn bytes(&self) -> usize {
-        let own: usize = self
-            .entries
-            .iter()
-            .map(|entry| entry.cache.own_bytes())
-            .sum();
-        let mut seen = HashSet::new();
-        let segments = self.entries.iter().flat_map(|entry| entry.cache.segments());
-        let shared = segments.filter(|(address, _)| seen.insert(*address));
-        own + shared.map(|(_, bytes)| bytes).sum::<usize>()
+    pub fn caches(&self) -> impl Iterator<Item = &KvCache> {
+        self.entries.iter().map(|entry| &entry.cache)
     }
+}
+
+/// Bytes that caches hold together, memory that they share counted once.
+pub(super) fn held_bytes<'a>(caches: impl Iterator<Item = &'a KvCache>) -> usize {
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    for cache in caches {
+        let new = cache
+            .segments()
+            .filter(|(address, _)| seen.insert(*address));
+        bytes += cache.own_bytes() + new.map(|(_, bytes)| bytes).sum::<usize>();
+    }
+    bytes
 }
 
 fn common(a: &[Mark], b: &[Mark]) -> usize {

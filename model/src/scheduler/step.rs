@@ -22,6 +22,11 @@ impl Scheduler {
         let shares = self.shares();
         if !shares.is_empty() {
             self.stats.steps += 1;
+            let grows = shares.iter().map(|share| {
+                let cache = &self.running[share.place].cache;
+                cache.growth_bytes(share.rows)
+            });
+            self.make_room(grows.sum());
             self.run(&shares);
         }
         std::mem::take(&mut self.outputs)
