@@ -201,7 +201,10 @@ fn an_utterance_that_the_encoder_dropped_is_a_cancelled_question() {
 
 #[test]
 fn what_is_remembered_stays_within_its_budget() {
-    let mut bench = Bench::play(&["text"], "max-tokens=4 kv-cache-mib=1 history-tokens=0 precision=bf16");
+    let mut bench = Bench::play(
+        &["text"],
+        "max-tokens=4 kv-cache-mib=1 history-tokens=0 precision=bf16",
+    );
     for number in 0..20 {
         bench.ask(&format!("{number}. {QUESTION}"));
         bench.until("vita-answer");
