@@ -71,6 +71,7 @@ fn write_parts(file: &Path) -> CandleResult<()> {
         grid: 4,
         hidden: 24,
         slots: 0,
+        details: 0,
     };
     PooledConnector::new(
         &pooled,

@@ -332,7 +332,7 @@ fn its_detector_finds_in_photos_what_litert_finds() {
             (probability - expected).abs() < 0.02,
             "{name}: {probability}, not {expected}"
         );
-        let words = detector.words(&detector.detect(&pixels).unwrap()[0]);
+        let words = detector.words(&detector.detect(&pixels).unwrap()[0].found);
         println!("{name}: {words}");
         let person = golden["person"].as_f64().unwrap() > 0.5;
         assert_eq!(!words.starts_with("no people"), person, "{name}: {words}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 use vita_engine::models;
+use vita_model::{LoadOptions, Vita};
 use vita_training::{Places, Recipe, Stage, align, data, features, hear, instruct};
 
 use super::progress;
@@ -167,10 +168,12 @@ fn make_pictures(recipe: &Recipe, places: &Places) -> anyhow::Result<()> {
     let Some(config) = &recipe.data else {
         return Ok(());
     };
+    let vita = Vita::load(&places.model, &LoadOptions::default())?;
+    let eyes = vita.eyes()?;
+    let named = |picture: &Path| data::pictures::main_thing(eyes, picture);
     let bar = progress::steps()?;
-    let made = data::pictures::make(config, &places.cache, &places.folder, &|step| {
-        show(&bar, step)
-    });
+    let folders = (places.cache.as_path(), places.folder.as_path());
+    let made = data::pictures::make(config, folders, &named, &|step| show(&bar, step));
     bar.finish_and_clear();
     let summary = made?;
     for ((split, group), count) in &summary.items {

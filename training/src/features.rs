@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use vita_model::Vita;
 use vita_model::audio::Transcript;
 use vita_model::connector::Heard;
-use vita_model::vision::Seen;
+use vita_model::vision::{Details, Seen};
 
 /// Files of one shard.
 const SHARD: usize = 128;
@@ -66,6 +66,13 @@ pub(crate) enum Found {
     Sound(PathBuf, Heard, f64),
     Picture(PathBuf, Seen),
 }
+
+/// Names of a picture's details in its shard, behind that of its map.
+const FINE: &str = ".fine";
+const PEOPLE: &str = ".people";
+
+/// Tensors of one file, by what stands behind its name in the shard.
+type Tensors = Vec<(&'static str, Tensor)>;
 
 /// The index on disk.
 pub(crate) struct Index {
@@ -114,6 +121,14 @@ fn fingerprint(model: &Path, part: &str) -> Result<String> {
     let Some(toml::Value::Table(mut part)) = table.get(part).cloned() else {
         return Ok(short(hash));
     };
+    let connector = part.get("connector").and_then(toml::Value::as_table);
+    let details = connector.and_then(|connector| connector.get("details"));
+    if details
+        .and_then(toml::Value::as_integer)
+        .is_some_and(|width| width > 0)
+    {
+        hash.update("details");
+    }
     part.retain(|key, _| !key.starts_with("connector"));
     hash.update(part.to_string());
     let detector = part.get("detector").and_then(|part| part.get("weights"));
@@ -194,15 +209,23 @@ impl Index {
                 shards.insert(&entry.shard, tensors);
             }
             let missing = || Error::format(&file, format!("expected a tensor {:?}", entry.tensor));
-            let tensor = shards[entry.shard.as_str()].get(&entry.tensor);
-            let tensor = tensor.ok_or_else(missing)?;
-            found.push(entry.found(path, tensor)?);
+            let shard = &shards[entry.shard.as_str()];
+            let tensor = shard.get(&entry.tensor).ok_or_else(missing)?;
+            let of = |suffix| shard.get(&format!("{}{suffix}", entry.tensor));
+            let details = match (of(FINE), of(PEOPLE)) {
+                (Some(fine), Some(people)) => Some(Details {
+                    fine: widened(fine)?,
+                    people: widened(people)?,
+                }),
+                _ => None,
+            };
+            found.push(entry.found(path, tensor, details)?);
         }
         Ok(found)
     }
 
     /// Writes a shard, then the lines that point to it.
-    fn write(&mut self, batch: &mut Vec<(Entry, Tensor)>) -> Result<()> {
+    fn write(&mut self, batch: &mut Vec<(Entry, Tensors)>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -210,13 +233,17 @@ impl Index {
         let mut tensors = HashMap::new();
         let mut lines = String::new();
         let mut entries = Vec::new();
-        for (i, (mut entry, tensor)) in batch.drain(..).enumerate() {
+        for (i, (mut entry, of_file)) in batch.drain(..).enumerate() {
             entry.shard.clone_from(&name);
             entry.tensor = format!("{i}");
             let line = serde_json::to_string(&entry).map_err(|e| Error::format(&entry.path, e))?;
             lines.push_str(&line);
             lines.push('\n');
-            tensors.insert(entry.tensor.clone(), tensor);
+            tensors.extend(
+                of_file
+                    .into_iter()
+                    .map(|(suffix, tensor)| (format!("{i}{suffix}"), tensor)),
+            );
             entries.push((self.root.join(&entry.path), entry));
         }
         let path = self.folder.join(&name);
@@ -240,7 +267,7 @@ fn shard_name(i: usize) -> String {
 }
 
 impl Entry {
-    fn found(&self, path: &Path, tensor: &Tensor) -> Result<Found> {
+    fn found(&self, path: &Path, tensor: &Tensor, details: Option<Details>) -> Result<Found> {
         let path = path.to_path_buf();
         Ok(match &self.what {
             What::Sound {
@@ -269,6 +296,7 @@ impl Entry {
             What::Picture { names } => {
                 let seen = Seen {
                     map: widened(tensor)?,
+                    details,
                     recognised: Vec::new(),
                     found: Vec::new(),
                     names: names.clone(),
@@ -380,10 +408,10 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     })
 }
 
-fn encode(vita: &Vita, file: &Medium, index: &Index) -> Result<(Entry, Tensor)> {
+fn encode(vita: &Vita, file: &Medium, index: &Index) -> Result<(Entry, Tensors)> {
     let path = file.path();
     let (bytes, modified) = stamp(path)?;
-    let (what, tensor) = match file {
+    let (what, tensors) = match file {
         Medium::Sound(path) => sound(vita, path)?,
         Medium::Picture(path) => picture(vita, path)?,
     };
@@ -396,10 +424,10 @@ fn encode(vita: &Vita, file: &Medium, index: &Index) -> Result<(Entry, Tensor)> 
         tensor: String::new(),
         what,
     };
-    Ok((entry, tensor))
+    Ok((entry, tensors))
 }
 
-fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensor)> {
+fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
     let wav = vita_model::wav::read(path).map_err(|e| Error::format(path, e))?;
     if wav.sample_rate_hz != SAMPLE_RATE_HZ {
         let found = wav.sample_rate_hz;
@@ -419,16 +447,27 @@ fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensor)> {
         no_speech_probability: transcript.no_speech_probability,
         complete: transcript.complete,
     };
-    Ok((what, heard.pooled_input.to_device(&Device::Cpu)?))
+    let pooled = heard.pooled_input.to_device(&Device::Cpu)?;
+    Ok((what, vec![("", pooled)]))
 }
 
-fn picture(vita: &Vita, path: &Path) -> Result<(What, Tensor)> {
+fn picture(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
     let picture = image::open(path).map_err(|e| Error::format(path, e))?;
     let eyes = vita.eyes()?;
     let seen = eyes.look(&eyes.frames(&[picture.to_rgb8()])?)?;
     let seen = seen.into_iter().next();
     let seen = seen.ok_or_else(|| Error::format(path, "gave nothing to see"))?;
     let names = seen.names;
-    let map = seen.map.to_device(&Device::Cpu)?.to_dtype(DType::F16)?;
-    Ok((What::Picture { names }, map.contiguous()?))
+    let half = |tensor: &Tensor| -> Result<Tensor> {
+        let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F16)?;
+        Ok(tensor.contiguous()?)
+    };
+    let mut tensors = vec![("", half(&seen.map)?)];
+    if let Some(details) = seen.details {
+        tensors.extend([
+            (FINE, half(&details.fine)?),
+            (PEOPLE, half(&details.people)?),
+        ]);
+    }
+    Ok((What::Picture { names }, tensors))
 }

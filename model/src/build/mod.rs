@@ -52,6 +52,20 @@ pub fn visual_connector() -> PooledConfig {
         grid: 3,
         hidden: 768,
         slots: 8,
+        details: 256,
+    }
+}
+
+/// The visual connector of what was trained: before there were details it lacked them.
+fn visual_connector_of(trained: &Shards) -> PooledConfig {
+    let config = visual_connector();
+    let plain = |name: &str| trained.contains(&format!("vision.{name}.weight"));
+    match plain("fc1") && !plain("details.fc1") {
+        true => PooledConfig {
+            details: 0,
+            ..config
+        },
+        false => config,
     }
 }
 
@@ -190,10 +204,12 @@ pub fn build(
 
     at("trained parts", 0.95);
     let hidden = gguf.lm_config().hidden_size;
-    let (tensors, untrained) = trained_parts(trained, &gguf, ears.encoder.d_model, hidden)?;
+    let vision = visual_connector_of(trained);
+    let widths = (ears.encoder.d_model, hidden);
+    let (tensors, untrained) = trained_parts(trained, &gguf, &vision, widths)?;
     let updates = tensors.keys().any(|name| name.starts_with("lora."));
     save(&out.join(TRAINED_FILE), &tensors)?;
-    let manifest = manifest(&ears, &generation.of_ears(tuned), updates);
+    let manifest = manifest(&ears, &generation.of_ears(tuned), &vision, updates);
     write(
         &out.join(crate::checkpoint::manifest::FILE_NAME),
         manifest.as_bytes(),
@@ -235,13 +251,13 @@ fn eyes(path: &Path) -> Result<HashMap<String, Tensor>> {
 fn trained_parts(
     trained: &Shards,
     gguf: &Gguf,
-    ears_width: usize,
-    hidden: usize,
+    vision: &PooledConfig,
+    (ears_width, hidden): (usize, usize),
 ) -> Result<(HashMap<String, Tensor>, Vec<&'static str>)> {
     let rows = HashMap::from([("rows".to_string(), language::initial_rows(gguf)?)]);
     let audio = TranscriptConnector::initial(&audio_connector(), ears_width, hidden)?;
     let inputs = efficientnet::FEATURES;
-    let vision = PooledConnector::initial(&visual_connector(), inputs, hidden)?;
+    let vision = PooledConnector::initial(vision, inputs, hidden)?;
     // what was trained before there were slots lacks them
     let (slots, vision) = vision
         .into_iter()
@@ -260,7 +276,8 @@ fn trained_parts(
             .keys()
             .any(|n| trained.contains(&format!("{prefix}{n}")));
         // the whole is told once
-        if !learnt && !untrained.iter().any(|whole| part.starts_with(whole)) {
+        let told = initial.is_empty() || untrained.iter().any(|whole| part.starts_with(whole));
+        if !learnt && !told {
             untrained.push(part);
         }
         for (name, tensor) in initial {
@@ -296,11 +313,16 @@ fn trained_parts(
     Ok((tensors, untrained))
 }
 
-fn manifest(ears: &whisper::Ears, generation: &Generation, updates: bool) -> String {
+fn manifest(
+    ears: &whisper::Ears,
+    generation: &Generation,
+    vision: &PooledConfig,
+    updates: bool,
+) -> String {
     let whisper::Ears {
         encoder, decoder, ..
     } = ears;
-    let (audio, vision) = (audio_connector(), visual_connector());
+    let audio = audio_connector();
     let updates = match updates {
         true => format!("updates = {{ file = \"{TRAINED_FILE}\" }}\n"),
         false => String::new(),
@@ -317,7 +339,7 @@ added-rows = {{ file = "{TRAINED_FILE}" }}
 [vision]
 encoder = "efficientnet-lite0"
 weights = {{ file = "{EYES_FILE}" }}
-connector = {{ grid = {grid}, hidden = {visual_hidden}, slots = {slots} }}
+connector = {{ grid = {grid}, hidden = {visual_hidden}, slots = {slots}, details = {details} }}
 connector-weights = {{ file = "{TRAINED_FILE}", prefix = "vision" }}
 names = {{ file = "{CLASSES_FILE}" }}
 
@@ -369,6 +391,7 @@ stop = ["<|im_end|>"]
         grid = vision.grid,
         visual_hidden = vision.hidden,
         slots = vision.slots,
+        details = vision.details,
         silence = generation.tail_silence_ms,
         pooled = audio.pooled,
         audio_hidden = audio.hidden,

@@ -191,6 +191,11 @@ impl VisionPart {
             let found = connector.slots;
             return Err(Error::config(path, "connector.slots", "at most 64", found));
         }
+        if connector.details > 4096 || (connector.details > 0 && connector.slots < 2) {
+            let expected = "at most 4096, and two slots or more with it";
+            let found = connector.details;
+            return Err(Error::config(path, "connector.details", expected, found));
+        }
         if let Some(names) = names {
             names.validate(path)?;
         }

@@ -1,5 +1,6 @@
 //! From a tower's features to the language model's embeddings.
 
+mod detailed;
 mod pooled;
 mod slots;
 mod stacked;
@@ -7,6 +8,7 @@ mod transcript;
 mod visual;
 mod words;
 
+pub use detailed::{Detailed, MARKS};
 pub use pooled::{PooledConfig, PooledConnector};
 pub use stacked::{StackedConfig, StackedConnector};
 pub use transcript::{Heard, SCALARS, TranscriptConfig, TranscriptConnector, pooled_input};

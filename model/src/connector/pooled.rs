@@ -1,9 +1,11 @@
 //! Connector for convolutional vision encoders: the feature map, pooled to a small grid, through an MLP, and behind it
 //! vectors that each tell one thing of the whole picture.
 
+use super::detailed::Detailed;
 use super::{Start, slots::Slots};
-use crate::Result;
 use crate::nn::{LayerNorm, Linear, Weights};
+use crate::vision::Details;
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -21,6 +23,9 @@ pub struct PooledConfig {
     /// know their places.
     #[serde(default)]
     pub slots: usize,
+    /// Width of what is known of each place of a finer map with its colours, see `detailed`; without it there is no such map.
+    #[serde(default)]
+    pub details: usize,
 }
 
 impl PooledConfig {
@@ -28,11 +33,23 @@ impl PooledConfig {
     pub fn vectors(&self) -> usize {
         self.grid * self.grid + self.slots
     }
+
+    /// Slots that are read off the picture's places; with details the last reads the detector's numbers.
+    pub(super) fn read(&self) -> usize {
+        self.slots.saturating_sub(1)
+    }
+}
+
+/// See [`PooledConfig`].
+#[derive(Debug, Clone)]
+pub enum PooledConnector {
+    Plain(Box<Plain>),
+    Detailed(Box<Detailed>),
 }
 
 /// Adaptive average pooling → LayerNorm → Linear → GELU → Linear; see `slots` for the vectors behind.
 #[derive(Debug, Clone)]
-pub struct PooledConnector {
+pub struct Plain {
     norm: LayerNorm,
     fc1: Linear,
     fc2: Linear,
@@ -41,9 +58,13 @@ pub struct PooledConnector {
 }
 
 impl PooledConnector {
-    /// Names: `norm`, `fc1`, `fc2`, `slots`.
+    /// Names: `norm`, `fc1`, `fc2`, `slots`; with details those of [`Detailed`] in `details`.
     pub fn new(config: &PooledConfig, inputs: usize, outputs: usize, w: &Weights) -> Result<Self> {
-        Ok(Self {
+        if config.details > 0 {
+            let detailed = Detailed::new(config, inputs, outputs, &w.pp("details"))?;
+            return Ok(Self::Detailed(Box::new(detailed)));
+        }
+        Ok(Self::Plain(Box::new(Plain {
             norm: LayerNorm::new(inputs, NORM_EPS, &w.pp("norm"))?,
             fc1: Linear::new(inputs, config.hidden, &w.pp("fc1"))?,
             fc2: Linear::new(config.hidden, outputs, &w.pp("fc2"))?,
@@ -55,7 +76,12 @@ impl PooledConnector {
                     Some(Box::new(slots))
                 }
             },
-        })
+        })))
+    }
+
+    /// Whether it takes [`Details`].
+    pub fn is_detailed(&self) -> bool {
+        matches!(self, Self::Detailed(_))
     }
 
     /// Weights to begin training with: its vectors are zeros.
@@ -64,6 +90,13 @@ impl PooledConnector {
         inputs: usize,
         outputs: usize,
     ) -> Result<HashMap<String, Tensor>> {
+        if config.details > 0 {
+            let detailed = Detailed::initial(config, inputs, outputs)?;
+            let named = detailed
+                .into_iter()
+                .map(|(n, t)| (format!("details.{n}"), t));
+            return Ok(named.collect());
+        }
         let hidden = config.hidden;
         let mut tensors = super::initial(&[
             ("norm.weight", &[inputs], Start::Ones),
@@ -82,7 +115,22 @@ impl PooledConnector {
     }
 
     /// `[n, rows, columns, inputs]` → `[n, grid² + slots, outputs]`.
-    pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// Where it takes details and there are none.
+    pub fn forward(&self, features: &Tensor, details: Option<&Details>) -> Result<Tensor> {
+        match (self, details) {
+            (Self::Plain(plain), _) => plain.forward(features),
+            (Self::Detailed(detailed), Some(details)) => Ok(detailed.forward(features, details)?.0),
+            (Self::Detailed(_), None) => Err(Error::Input(
+                "the picture was looked at without the details that its connector takes".into(),
+            )),
+        }
+    }
+}
+
+impl Plain {
+    fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let (n, rows, columns, channels) = features.dims4()?;
         let pool = pooling(rows, columns, self.grid)?.to_dtype(features.dtype())?;
         let cells = features.reshape((n, rows * columns, channels))?;
@@ -109,7 +157,7 @@ impl PooledConnector {
 
 /// `[grid², rows·columns]`: the weights of each cell in each mean. Cell i spans
 /// ⌊i·size/grid⌋..⌈(i+1)·size/grid⌉, as in PyTorch.
-fn pooling(rows: usize, columns: usize, grid: usize) -> Result<Tensor> {
+pub(super) fn pooling(rows: usize, columns: usize, grid: usize) -> Result<Tensor> {
     let span = |i: usize, size: usize| (i * size / grid)..((i + 1) * size).div_ceil(grid);
     let mut weights = Vec::with_capacity(grid * grid * rows * columns);
     for cell in 0..grid * grid {
@@ -147,6 +195,7 @@ mod tests {
             grid: 3,
             hidden: 16,
             slots,
+            details: 0,
         };
         let w = Weights::f32(std::sync::Arc::new(RandomSource { seed }));
         PooledConnector::new(&config, 12, 8, &w).unwrap()
@@ -165,14 +214,14 @@ mod tests {
     #[test]
     fn slots_stand_behind_the_grid_and_see_where_things_are() {
         assert_eq!(
-            connector(0, 5).forward(&map(0.3)).unwrap().dims(),
+            connector(0, 5).forward(&map(0.3), None).unwrap().dims(),
             [1, 9, 8]
         );
         let connector = connector(4, 5);
-        let straight = connector.forward(&map(0.3)).unwrap();
+        let straight = connector.forward(&map(0.3), None).unwrap();
         assert_eq!(straight.dims(), [1, 13, 8]);
         let mirrored = map(0.3).flip(&[2]).unwrap();
-        let mirrored = connector.forward(&mirrored).unwrap();
+        let mirrored = connector.forward(&mirrored, None).unwrap();
         let slots = |all: &Tensor| all.narrow(1, 9, 4).unwrap();
         assert!(difference(&slots(&straight), &slots(&mirrored)) > 1e-4);
     }
@@ -183,11 +232,12 @@ mod tests {
             grid: 3,
             hidden: 16,
             slots: 4,
+            details: 0,
         };
         let tensors = PooledConnector::initial(&config, 12, 8).unwrap();
         let w = Weights::f32(std::sync::Arc::new(TensorMap(tensors)));
         let connector = PooledConnector::new(&config, 12, 8, &w).unwrap();
-        let vectors = connector.forward(&map(0.7)).unwrap();
+        let vectors = connector.forward(&map(0.7), None).unwrap();
         assert_eq!(vectors.dims(), [1, config.vectors(), 8]);
         assert_eq!(difference(&vectors, &vectors.zeros_like().unwrap()), 0.0);
     }

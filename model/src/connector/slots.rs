@@ -75,7 +75,7 @@ impl Slots {
 }
 
 /// `[rows·columns, 4]`: the middle of each place, from −1 to 1.
-fn coordinates(rows: usize, columns: usize) -> Result<Tensor> {
+pub(super) fn coordinates(rows: usize, columns: usize) -> Result<Tensor> {
     let middle = |i: usize, size: usize| (2 * i + 1) as f32 / size as f32 - 1.0;
     let places = (0..rows * columns).flat_map(|i| {
         let (across, down) = (middle(i % columns, columns), middle(i / columns, rows));

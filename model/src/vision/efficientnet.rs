@@ -17,9 +17,18 @@ pub const RESIZED_SIDE: usize = 256;
 /// Channels of the feature map.
 pub const FEATURES: usize = 1280;
 
+/// Channels of the finer map, of twice as many places each way, behind the block of this number.
+pub const FINE_FEATURES: usize = 112;
+const FINE_BLOCK: usize = 10;
+
 /// Pixels are normalised to (x − 127)/128.
 pub const MEAN: [f64; 3] = [127.0 / 255.0; 3];
 pub const STD: [f64; 3] = [128.0 / 255.0; 3];
+
+/// Red, green and blue from 0 to 1, of pixels that are normalised.
+pub(super) fn unnormalised(pixels: &Tensor) -> Result<Tensor> {
+    Ok(pixels.affine(STD[0], MEAN[0])?)
+}
 
 const STEM: usize = 32;
 
@@ -92,12 +101,21 @@ impl EfficientNetLite0 {
 
     /// `[n, 3, 224, 224]` → `[n, 7, 7, 1280]`.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        Ok(self.maps(pixels)?.0)
+    }
+
+    /// `[n, 3, 224, 224]` → `[n, 7, 7, 1280]`, and a finer map `[n, 14, 14, 112]`.
+    pub fn maps(&self, pixels: &Tensor) -> Result<(Tensor, Tensor)> {
         let pixels = pixels.permute((0, 2, 3, 1))?.contiguous()?;
         let mut xs = self.stem.forward(&pixels)?;
-        for block in &self.blocks {
+        let mut fine = xs.clone();
+        for (i, block) in self.blocks.iter().enumerate() {
             xs = block.forward(&xs)?;
+            if i == FINE_BLOCK {
+                fine = xs.clone();
+            }
         }
-        self.head.forward(&xs)
+        Ok((self.head.forward(&xs)?, fine))
     }
 }
 
@@ -114,6 +132,8 @@ mod tests {
         let pixels = Tensor::randn(0f32, 1.0, (2, 3, side, side), &Device::Cpu).unwrap();
         let both = net.forward(&pixels).unwrap();
         assert_eq!(both.dims(), [2, 7, 7, FEATURES]);
+        let (_, fine) = net.maps(&pixels).unwrap();
+        assert_eq!(fine.dims(), [2, 14, 14, FINE_FEATURES]);
         let second = net.forward(&pixels.i(1..2).unwrap()).unwrap();
         let difference = (both.i(1..2).unwrap() - second).unwrap().abs().unwrap();
         assert!(difference.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-3);

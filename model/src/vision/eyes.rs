@@ -1,6 +1,7 @@
 //! From pictures to vectors in the language model's space.
 
-use super::{ClassNames, Detection, Detector, EfficientNetLite0, InternVit, Prepared, Recognised};
+use super::efficientnet::{self, EfficientNetLite0};
+use super::{ClassNames, Details, Detection, Detector, Finds, InternVit, Prepared, Recognised};
 use crate::connector::{MlpProjector, Part, PooledConnector, Words, join_parts, visual_tokens};
 use crate::image::{FrameFit, ImageProcessor, Tiling, TilingRule};
 use crate::nn::Probe;
@@ -41,6 +42,8 @@ pub struct Picture {
 pub struct Seen {
     /// `[rows, columns, channels]`.
     pub map: Tensor,
+    /// What connectors with details are given beside it.
+    pub details: Option<Details>,
     /// The likeliest classes, best first; none without a classifier.
     pub recognised: Vec<Recognised>,
     /// What was found, the most probable first; nothing without a detector.
@@ -131,6 +134,7 @@ impl Eyes {
     pub fn look(&self, prepared: &Prepared) -> Result<Vec<Seen>> {
         let VisionEncoder::EfficientNet {
             network,
+            connector,
             names,
             detector,
             ..
@@ -138,7 +142,7 @@ impl Eyes {
         else {
             return Err(Error::Input("this model's eyes have no feature map".into()));
         };
-        let maps = network.forward(&self.placed(&prepared.pixels)?)?;
+        let (maps, fine) = network.maps(&self.placed(&prepared.pixels)?)?;
         let count = maps.dim(0)?;
         let recognised = match names {
             Some(names) => names.recognise(&maps)?,
@@ -146,18 +150,27 @@ impl Eyes {
         };
         let found = match (detector, &prepared.for_detector) {
             (Some(detector), Some(pixels)) => detector.detect(&self.placed(pixels)?)?,
-            (None, _) => vec![Vec::new(); count],
+            (None, _) => vec![Finds::default(); count],
             (Some(_), None) => {
                 let reason = "the pictures were prepared for eyes without a detector";
                 return Err(Error::Input(reason.into()));
             }
         };
+        let details = match connector.is_detailed() {
+            true => {
+                let faint: Vec<_> = found.iter().map(|finds| finds.faint.clone()).collect();
+                let pixels = efficientnet::unnormalised(&prepared.pixels)?;
+                Some(Details::of(&fine, &pixels, &faint)?)
+            }
+            false => None,
+        };
         let pictures = recognised.into_iter().zip(found).enumerate();
-        let seen = pictures.map(|(i, (recognised, found))| {
+        let seen = pictures.map(|(i, (recognised, Finds { found, .. }))| {
             let finds = detector.as_ref().map(|detector| detector.words(&found));
             let names = names.as_ref().map(|names| names.words(&recognised));
             Ok(Seen {
                 map: maps.get(i)?,
+                details: details.as_ref().map(|all| all.get(i)).transpose()?,
                 names: both(finds, names),
                 recognised,
                 found,
@@ -174,7 +187,10 @@ impl Eyes {
         else {
             return Err(Error::Input("this model's eyes have no feature map".into()));
         };
-        let vectors = connector.forward(&seen.map.unsqueeze(0)?)?.get(0)?;
+        let details = seen.details.as_ref();
+        let details = details.map(|one| Details::stack(&[one])).transpose()?;
+        let map = seen.map.unsqueeze(0)?;
+        let vectors = connector.forward(&map, details.as_ref())?.get(0)?;
         let ids = seen.names.as_ref().map(|text| words.ids(text));
         let ids = ids.transpose()?.unwrap_or_default();
         Ok([Part::Ids(ids), Part::Vectors(vectors)])

@@ -18,7 +18,7 @@ pub struct NamesConfig {
     /// A class that is at least so probable is named as it is.
     #[serde(default = "likely")]
     pub likely_percent: u32,
-    /// A class that is at least so probable is named with a question mark.
+    /// A class that is at least so probable, or the most probable, is named with a question mark.
     #[serde(default = "possible")]
     pub possible_percent: u32,
 }
@@ -109,14 +109,15 @@ impl ClassNames {
         self.names.get(class).map_or("", String::as_str)
     }
 
-    /// The words for what was recognised: likely classes by their names, possible ones with a question mark, as in
-    /// "espresso, cup?". Empty where nothing is even possible.
+    /// The words for what was recognised: likely classes by their names, possible ones and the best in any case with a
+    /// question mark, as in "espresso, cup?".
     pub fn words(&self, recognised: &[Recognised]) -> String {
         let percent = |r: &Recognised| 100.0 * r.probability;
         let named = recognised
             .iter()
-            .filter(|r| percent(r) >= self.config.possible_percent as f32)
-            .map(|r| {
+            .enumerate()
+            .filter(|(i, r)| *i == 0 || percent(r) >= self.config.possible_percent as f32)
+            .map(|(_, r)| {
                 let sure = percent(r) >= self.config.likely_percent as f32;
                 let mark = if sure { "" } else { "?" };
                 format!("{}{mark}", self.name(r.class))

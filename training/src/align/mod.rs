@@ -4,6 +4,7 @@
 //! say, and drawn towards the right ones. That costs a hundredth of learning the same through the language model,
 //! which then only has to read.
 
+mod marks;
 mod target;
 
 use crate::bar::bar;
@@ -23,10 +24,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use target::{Role, SLOTS, Targets, Vocabulary};
 use vita_model::build::visual_connector;
-use vita_model::connector::PooledConnector;
+use vita_model::connector::{Detailed, PooledConnector};
 use vita_model::nn::{TensorMap, Variables, Weights};
 use vita_model::train::{AdamW, AdamWConfig, Gradients, Schedule};
-use vita_model::vision::efficientnet;
+use vita_model::vision::{DETAIL_FEATURES, Details, efficientnet};
 use vita_model::{LoadOptions, Vita};
 
 /// Where the aligned weights are, in the stage's folder: names as in a model's trained parts.
@@ -89,11 +90,20 @@ pub struct Summary {
     pub file: PathBuf,
 }
 
-/// A picture's map and what is known of it.
+/// A picture's maps and what is known of it.
 struct Seen {
     /// `[rows, columns, channels]`, f16.
     map: Tensor,
+    /// f16.
+    details: Details,
     scene: Scene,
+}
+
+/// What the connector is given of some pictures, f32.
+struct Inputs {
+    /// `[n, rows, columns, channels]`.
+    maps: Tensor,
+    details: Details,
 }
 
 /// The words that vectors are compared with.
@@ -226,12 +236,25 @@ fn pictures(places: &Places) -> Result<Vec<Seen>> {
     let mut maps = HashMap::new();
     for found in Index::open(places)?.load()? {
         if let Found::Picture(path, seen) = found {
-            maps.insert(path, seen.map.to_dtype(DType::F16)?);
+            let details = seen.details.ok_or_else(|| {
+                let reason = "has features without details: was its model built with others?";
+                Error::format(&path, reason)
+            })?;
+            let half = |tensor: &Tensor| tensor.to_dtype(DType::F16);
+            let details = Details {
+                fine: half(&details.fine)?,
+                people: half(&details.people)?,
+            };
+            maps.insert(path, (half(&seen.map)?, details));
         }
     }
     let seen = scenes.into_iter().filter_map(|scene| {
-        let map = maps.get(&scene.picture)?.clone();
-        Some(Seen { map, scene })
+        let (map, details) = maps.get(&scene.picture)?.clone();
+        Some(Seen {
+            map,
+            details,
+            scene,
+        })
     });
     Ok(seen.collect())
 }
@@ -240,7 +263,7 @@ fn pictures(places: &Places) -> Result<Vec<Seen>> {
 type Asked = BTreeMap<Role, (Vec<u32>, Vec<Vec<(usize, f32)>>)>;
 
 struct Aligner {
-    connector: PooledConnector,
+    connector: Detailed,
     optimiser: AdamW,
     initial: HashMap<String, Tensor>,
     words: Words,
@@ -255,14 +278,17 @@ impl Aligner {
         let named = initial
             .into_iter()
             .map(|(n, t)| (format!("{PREFIX}{n}"), t));
-        // what learns nothing in front of the first matrix spares a third of the work
-        let variables = Arc::new(Variables::new(|name| !name.starts_with("vision.norm.")));
+        // what learns nothing in front of the first matrices spares a third of the work
+        let fixed = ["vision.details.norm.", "vision.details.fine-norm."];
+        let learns = move |name: &str| !fixed.iter().any(|fixed| name.starts_with(fixed));
+        let variables = Arc::new(Variables::new(learns));
         let initial: HashMap<String, Tensor> = named.collect();
         let source = variables.of(Arc::new(TensorMap(initial.clone())));
         let w = Weights::f32(source)
             .for_training()
-            .pp(PREFIX.trim_end_matches('.'));
-        let connector = PooledConnector::new(&config, efficientnet::FEATURES, hidden, &w)?;
+            .pp(PREFIX.trim_end_matches('.'))
+            .pp("details");
+        let connector = Detailed::new(&config, efficientnet::FEATURES, hidden, &w)?;
         let adamw = AdamWConfig {
             weight_decay: stage.weight_decay,
             ..AdamWConfig::default()
@@ -286,13 +312,21 @@ impl Aligner {
         let mut rng = generator(self.seed, 21, step);
         let mirrored: Vec<bool> = chosen.iter().map(|_| rng.random_bool(0.5)).collect();
         let pictures: Vec<&Seen> = chosen.iter().map(|&i| training[i]).collect();
-        let maps = maps(&pictures, &mirrored)?;
-        let kept = (0..maps.dim(3)?).map(|_| match rng.random_bool(DROPPED) {
-            true => 0f32,
-            false => (1.0 / (1.0 - DROPPED)) as f32,
-        });
-        let kept = Tensor::from_iter(kept, &Device::Cpu)?;
-        let loss = self.loss(&maps.broadcast_mul(&kept)?, &pictures, &mirrored)?;
+        let mut inputs = Inputs::of(&pictures, &mirrored)?;
+        // channels of the networks are left out, colours never
+        let mut left_out = |channels: usize, of: usize| {
+            let kept = (0..channels).map(|channel| match rng.random_bool(DROPPED) {
+                _ if channel >= of => 1f32,
+                true => 0.0,
+                false => (1.0 / (1.0 - DROPPED)) as f32,
+            });
+            Tensor::from_iter(kept, &Device::Cpu)
+        };
+        let (all, fine) = (inputs.maps.dim(3)?, inputs.details.fine.dim(3)?);
+        inputs.maps = inputs.maps.broadcast_mul(&left_out(all, all)?)?;
+        let kept = left_out(fine, DETAIL_FEATURES)?;
+        inputs.details.fine = inputs.details.fine.broadcast_mul(&kept)?;
+        let loss = self.loss(&inputs, &pictures, &mirrored)?;
         let mut gradients = Gradients::of(self.optimiser.variables(), &loss.backward()?)?;
         gradients.clip(1.0);
         let schedule = Schedule {
@@ -329,10 +363,13 @@ impl Aligner {
         asked
     }
 
-    /// Over all roles: the mean cross-entropy of the right words, and the mean distance to them.
-    fn loss(&self, maps: &Tensor, pictures: &[&Seen], mirrored: &[bool]) -> Result<Tensor> {
-        let vectors = self.connector.forward(maps)?.flatten(0, 1)?;
-        let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu)?;
+    /// Over all roles: the mean cross-entropy of the right words, and the mean distance to them; and that of the marks.
+    fn loss(&self, inputs: &Inputs, pictures: &[&Seen], mirrored: &[bool]) -> Result<Tensor> {
+        let (vectors, marks) = self.connector.forward(&inputs.maps, &inputs.details)?;
+        let vectors = vectors.flatten(0, 1)?;
+        let (_, rows, columns, _) = inputs.details.fine.dims4()?;
+        let scenes = pictures.iter().map(|seen| &seen.scene).zip(mirrored);
+        let mut loss = marks::loss(&marks, scenes, (rows, columns))?;
         for (role, (rows, targets)) in self.asked(pictures, mirrored) {
             let count = rows.len();
             let rows = vectors.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
@@ -361,8 +398,9 @@ impl Aligner {
         let mut measures = Measures::new();
         for pictures in of_split.chunks(64) {
             let straight = vec![false; pictures.len()];
-            let maps = maps(pictures, &straight)?;
-            let vectors = self.connector.forward(&maps)?.flatten(0, 1)?.detach();
+            let inputs = Inputs::of(pictures, &straight)?;
+            let (vectors, _) = self.connector.forward(&inputs.maps, &inputs.details)?;
+            let vectors = vectors.flatten(0, 1)?.detach();
             for (role, (rows, targets)) in self.asked(pictures, &straight) {
                 let rows = vectors.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?;
                 let best = self
@@ -388,17 +426,28 @@ impl Aligner {
     }
 }
 
-/// `[n, rows, columns, channels]`, f32.
-fn maps(pictures: &[&Seen], mirrored: &[bool]) -> Result<Tensor> {
-    let maps = pictures.iter().zip(mirrored).map(|(seen, &mirrored)| {
-        let map = seen.map.to_dtype(DType::F32)?;
-        match mirrored {
-            true => map.flip(&[1]),
-            false => Ok(map),
+impl Inputs {
+    fn of(pictures: &[&Seen], mirrored: &[bool]) -> Result<Self> {
+        let straight = |map: &Tensor, mirrored: bool| {
+            let map = map.to_dtype(DType::F32)?;
+            match mirrored {
+                true => map.flip(&[1]),
+                false => Ok(map),
+            }
+        };
+        let (mut maps, mut details) = (Vec::new(), Vec::new());
+        for (seen, &mirrored) in pictures.iter().zip(mirrored) {
+            maps.push(straight(&seen.map, mirrored)?);
+            details.push(Details {
+                fine: straight(&seen.details.fine, mirrored)?,
+                people: seen.details.people.to_dtype(DType::F32)?,
+            });
         }
-    });
-    let maps = maps.collect::<candle_core::Result<Vec<_>>>()?;
-    Ok(Tensor::stack(&maps, 0)?)
+        Ok(Self {
+            maps: Tensor::stack(&maps, 0)?,
+            details: Details::stack(&details.iter().collect::<Vec<_>>())?,
+        })
+    }
 }
 
 /// One line for people.

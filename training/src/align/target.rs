@@ -3,7 +3,7 @@
 use crate::data::pictures::{Scene, Thing};
 use std::collections::BTreeMap;
 
-/// What each slot tells: of the leftmost and of the rightmost thing its name, colour and side, then the number of
+/// What each slot tells: of the leftmost and of the rightmost composed thing its name, colour and side, then the number of
 /// things, then that of people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -27,6 +27,8 @@ pub const SLOTS: [Role; 8] = [
     Role::People,
 ];
 
+/// What slots of names say of photos and frames: that other words tell what is on them.
+const PHOTO: &str = "photo";
 /// What a cell without anything says.
 const NOTHING: &str = "nothing";
 const SIDES: [&str; 3] = ["left", "middle", "right"];
@@ -49,8 +51,8 @@ impl Vocabulary {
     pub fn of(scenes: &[Scene]) -> Self {
         let mut things: Vec<String> = Vec::new();
         let mut colours: Vec<String> = Vec::new();
+        things.push(PHOTO.to_owned());
         for scene in scenes {
-            things.extend(scene.main.clone());
             for thing in &scene.things {
                 things.push(thing.name.clone());
                 colours.extend(thing.colour.clone());
@@ -96,13 +98,7 @@ impl Targets {
     pub fn of(scene: &Scene, grid: usize, mirrored: bool, vocabulary: &Vocabulary) -> Self {
         let mut things = scene.things.clone();
         for thing in &mut things {
-            let [left, top, right, bottom] = thing.area;
-            let [left, right] = [left, right].map(|x| (x - RIM) / (1.0 - 2.0 * RIM));
-            let [top, bottom] = [top, bottom].map(|y| (y - RIM) / (1.0 - 2.0 * RIM));
-            thing.area = match mirrored {
-                true => [1.0 - right, top, 1.0 - left, bottom],
-                false => [left, top, right, bottom],
-            };
+            thing.area = in_view(thing.area, mirrored);
         }
         if mirrored {
             things.reverse();
@@ -116,14 +112,17 @@ impl Targets {
         }
         let ends = [things.first(), things.last()];
         for thing in ends {
-            let name = thing.map(|t| &t.name).or(scene.main.as_ref());
+            let name = match scene.composed {
+                true => thing.map(|t| t.name.as_str()),
+                false => Some(PHOTO),
+            };
             let colour = thing.and_then(|t| t.colour.as_ref());
             let side = thing.map(|t| side(0.5 * (t.area[0] + t.area[2])));
             let word = |role, word: Option<&str>| {
                 let place = word.and_then(|word| vocabulary.place(role, word));
                 place.map(|p| (p, 1.0)).into_iter().collect::<Vec<_>>()
             };
-            vectors.push(word(Role::Thing, name.map(String::as_str)));
+            vectors.push(word(Role::Thing, name));
             vectors.push(word(Role::Colour, colour.map(String::as_str)));
             vectors.push(word(Role::Side, side));
         }
@@ -135,6 +134,16 @@ impl Targets {
         let people = scene.people.map(|n| (n as usize).min(PEOPLE.len() - 1));
         vectors.push(people.map(|n| (n, 1.0)).into_iter().collect());
         Self { vectors }
+    }
+}
+
+/// A part of the picture as a part of what the eyes see of it.
+pub(super) fn in_view([left, top, right, bottom]: [f32; 4], mirrored: bool) -> [f32; 4] {
+    let seen = [left, top, right, bottom].map(|at| (at - RIM) / (1.0 - 2.0 * RIM));
+    let [left, top, right, bottom] = seen;
+    match mirrored {
+        true => [1.0 - right, top, 1.0 - left, bottom],
+        false => seen,
     }
 }
 

@@ -90,6 +90,18 @@ const SMALL: f32 = 0.015;
 /// Share of the smaller of two finds of a class that lies in the larger when both are of one thing.
 const INSIDE: f32 = 0.7;
 
+/// From which probability on something may be a person.
+const FAINT: f32 = 0.08;
+
+/// What a picture shows, the most probable first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Finds {
+    /// What is probable enough to be told.
+    pub found: Vec<Detection>,
+    /// People, and all that may be some.
+    pub faint: Vec<Detection>,
+}
+
 /// Something that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
@@ -143,20 +155,25 @@ impl Detector {
         self.network.forward(pixels)
     }
 
-    /// Pixels `[n, 3, 300, 300]` → what each picture shows, the most probable first.
-    pub fn detect(&self, pixels: &Tensor) -> Result<Vec<Vec<Detection>>> {
+    /// Pixels `[n, 3, 300, 300]` → what each picture shows.
+    pub fn detect(&self, pixels: &Tensor) -> Result<Vec<Finds>> {
         let raw = self.raw(pixels)?;
         let boxes = raw.boxes.to_dtype(DType::F32)?.to_vec3::<f32>()?;
         let classes = raw.classes.to_dtype(DType::F32)?.to_vec3::<f32>()?;
         let pictures = boxes.iter().zip(&classes);
-        Ok(pictures.map(|(b, c)| self.found(b, c)).collect())
+        Ok(pictures.map(|(b, c)| self.finds(b, c)).collect())
     }
 
-    fn found(&self, boxes: &[Vec<f32>], classes: &[Vec<f32>]) -> Vec<Detection> {
+    /// Whether it is one.
+    pub fn is_person(&self, found: &Detection) -> bool {
+        found.label == self.person
+    }
+
+    fn finds(&self, boxes: &[Vec<f32>], classes: &[Vec<f32>]) -> Finds {
         let config = &self.config;
         let least = config.person_percent.min(config.small_person_percent);
-        let least = least.min(config.thing_percent) as f32 / 100.0;
-        let mut found = Vec::new();
+        let least = FAINT.min(least.min(config.thing_percent) as f32 / 100.0);
+        let (mut found, mut faint) = (Vec::new(), Vec::new());
         for ((anchor, code), logits) in self.anchors.iter().zip(boxes).zip(classes) {
             let [y, x, height, width] = code[..] else {
                 continue;
@@ -175,13 +192,19 @@ impl Detector {
                 if 100.0 * probability >= self.least_percent(&one) as f32 {
                     found.push(one);
                 }
+                if self.is_person(&one) {
+                    faint.push(one);
+                }
             }
         }
-        self.without_doubles(found)
+        Finds {
+            found: self.without_doubles(found),
+            faint: self.without_doubles(faint),
+        }
     }
 
     fn least_percent(&self, found: &Detection) -> u32 {
-        match found.label == self.person {
+        match self.is_person(found) {
             true if found.area.size() < SMALL => self.config.small_person_percent,
             true => self.config.person_percent,
             false => self.config.thing_percent,
@@ -194,11 +217,10 @@ impl Detector {
         found.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         let mut kept: Vec<Detection> = Vec::new();
         for one in found {
-            let is_person = |d: &Detection| d.label == self.person;
             let double = |other: &Detection| {
                 let (a, b) = (&other.area, &one.area);
                 let inside = a.common(b) > INSIDE * a.size().min(b.size());
-                let overlaps = is_person(other) == is_person(&one) && a.overlap(b) > most;
+                let overlaps = self.is_person(other) == self.is_person(&one) && a.overlap(b) > most;
                 overlaps || (other.label == one.label && inside)
             };
             if !kept.iter().any(double) {

@@ -24,10 +24,10 @@ impl Detector {
     /// The words for what was found. The number of people comes first and is always told, then their sides from left to
     /// right where they are few, then the most probable other things, one of a kind, each with its side.
     pub fn words(&self, found: &[Detection]) -> String {
-        let people = found.iter().filter(|d| d.label == self.person);
+        let people = found.iter().filter(|d| self.is_person(d));
         let mut words = vec![people_words(people.collect())];
         let mut named = Vec::new();
-        for thing in found.iter().filter(|d| d.label != self.person) {
+        for thing in found.iter().filter(|d| !self.is_person(d)) {
             if named.len() < self.config.things && !named.contains(&thing.label) {
                 named.push(thing.label);
                 let name = self.labels.get(thing.label).map_or("", String::as_str);

@@ -4,10 +4,12 @@
 //! Every cut-out, photo and film is on one side of the split. Everything follows from the seed, and a picture or clip
 //! that is there is not made again.
 
+mod named;
 mod scene;
 mod shots;
 mod sources;
 
+pub use named::main_thing;
 pub use shots::{Scene, Thing, with_article, without_article};
 
 use super::clips;
@@ -77,12 +79,18 @@ pub struct Summary {
     pub notes: Vec<String>,
 }
 
+/// What a picture's main thing is called, by eyes: see [`main_thing`].
+pub type Namer<'a> = dyn Fn(&Path) -> Result<Option<String>> + 'a;
+
 /// Makes `folder/pictures.jsonl`, `folder/scenes.jsonl`, and the pictures and clips that they name. `cache` is the
 /// set-up's folder.
+///
+/// What is seen on a picture to learn from is what `named` says: the language model learns to say what its eyes see, not to know
+/// better from some fifty photos. The test's pictures have the names that people gave them.
 pub fn make(
     config: &DataConfig,
-    cache: &Path,
-    folder: &Path,
+    (cache, folder): (&Path, &Path),
+    named: &Namer,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Summary> {
     let corpus = Corpus::read(&config.corpus)?;
@@ -102,7 +110,8 @@ pub fn make(
         folder: pictures,
         seed: config.seed,
     };
-    let shots = shoot(&studio, &config.pictures, config.threads, progress)?;
+    let mut shots = shoot(&studio, &config.pictures, config.threads, progress)?;
+    name(&mut shots, named, progress)?;
     let mut scenes: Vec<Scene> = shots
         .iter()
         .flat_map(|(.., shot)| shot.scenes.clone())
@@ -172,6 +181,38 @@ fn shoot(
     let shots: Vec<Option<Taken>> =
         pool.install(|| wanted.into_par_iter().map(one).collect::<Result<_>>())?;
     Ok(shots.into_iter().flatten().collect())
+}
+
+/// Has eyes say what is on the pictures to learn from; what they can't name is left out.
+fn name(shots: &mut Vec<Taken>, named: &Namer, progress: &(dyn Fn(Progress) + Sync)) -> Result<()> {
+    let asked = |(split, _, _, shot): &Taken| {
+        *split != Split::Test && matches!(shot.about, About::Main(..))
+    };
+    let total = shots.iter().filter(|taken| asked(taken)).count();
+    let mut done = 0;
+    let mut unnamed = Vec::new();
+    for (at, taken) in shots.iter_mut().enumerate() {
+        let Some(scene) = taken.3.scenes.first().filter(|_| asked(taken)) else {
+            continue;
+        };
+        match named(&scene.picture)? {
+            Some(thing) => {
+                let names = vec![without_article(&thing).to_owned()];
+                taken.3.about = About::Main(thing, names);
+            }
+            None => unnamed.push(at),
+        }
+        done += 1;
+        progress(Progress {
+            what: "names",
+            done,
+            total,
+        });
+    }
+    for at in unnamed.into_iter().rev() {
+        shots.remove(at);
+    }
+    Ok(())
 }
 
 /// Puts questions to pictures.
@@ -490,6 +531,42 @@ mod tests {
         // the other drawing of each is missing
         assert_eq!((sources.things.len(), sources.missing.len()), (24, 28));
         sources
+    }
+
+    #[test]
+    fn pictures_to_learn_from_are_called_what_eyes_call_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = sources(folder.path());
+        let studio = Studio {
+            sources: &sources,
+            folder: folder.path().to_owned(),
+            seed: 3,
+        };
+        let config = PicturesConfig {
+            train: 40,
+            valid: 0,
+            test: 8,
+        };
+        let mut shots = shoot(&studio, &config, 1, &|_| {}).unwrap();
+        let of = |shots: &[Taken], wanted: Split| -> Vec<About> {
+            let photos = shots
+                .iter()
+                .filter(|(split, group, ..)| *split == wanted && *group == "photo");
+            photos.map(|(.., shot)| shot.about.clone()).collect()
+        };
+        let before = of(&shots, Split::Test);
+        let seen = std::cell::Cell::new(0);
+        let named = |picture: &Path| {
+            assert!(picture.is_file());
+            seen.set(seen.get() + 1);
+            Ok((seen.get() > 1).then(|| "an espresso".to_owned()))
+        };
+        name(&mut shots, &named, &|_| {}).unwrap();
+        let learnt = of(&shots, Split::Train);
+        assert_eq!(learnt.len(), seen.get() - 1, "what has no name is left out");
+        let espresso = About::Main("an espresso".into(), vec!["espresso".into()]);
+        assert!(learnt.len() > 4 && learnt.iter().all(|about| *about == espresso));
+        assert_eq!(of(&shots, Split::Test), before);
     }
 
     #[test]

@@ -94,12 +94,12 @@ pub fn place(
     None
 }
 
-/// A window of a ground that fills the picture: left, top, width, height in its pixels.
-pub fn window(ground: &RgbImage, rng: &mut StdRng) -> [f32; 4] {
+/// A window of a ground that fills the picture, at least `least` of what fits: left, top, width, height in its pixels.
+pub fn window(ground: &RgbImage, least: f32, rng: &mut StdRng) -> [f32; 4] {
     let (width, height) = (ground.width() as f32, ground.height() as f32);
     let aspect = WIDTH as f32 / HEIGHT as f32;
     let most = width.min(height * aspect);
-    let w = most * rng.random_range(0.55..=1.0);
+    let w = most * rng.random_range(least..=1.0);
     let h = w / aspect;
     [
         rng.random_range(0.0..=width - w),
@@ -360,7 +360,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(6);
         for (w, h) in [(448, 120), (200, 448), (224, 168)] {
             let ground = RgbImage::new(w, h);
-            let [left, top, width, height] = window(&ground, &mut rng);
+            let [left, top, width, height] = window(&ground, 0.55, &mut rng);
             assert!(left >= 0.0 && left + width <= w as f32 + 0.01);
             assert!(top >= 0.0 && top + height <= h as f32 + 0.01);
             assert_eq!(

@@ -1,7 +1,7 @@
 //! Scenes that are put together.
 
 use super::super::scene::{self, Placed, Where};
-use super::{About, Camera, Ground, Scene, Shot, as_wanted, with_article};
+use super::{About, Camera, Ground, Shot, with_article};
 use crate::data::Result;
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -23,7 +23,7 @@ impl<'a> Camera<'a> {
             return Ok(None);
         };
         let colour = self.maybe_colour(0.25);
-        let height = self.rng.random_range(0.45..0.8);
+        let height = self.rng.random_range(0.5..0.85);
         let Some(placed) = self.put(cutout, false, colour, (height, Where::Anywhere), &[]) else {
             return Ok(None);
         };
@@ -158,37 +158,5 @@ impl<'a> Camera<'a> {
             noun: self.sources().things[cutout].noun,
             about: About::Moved(moves),
         }))
-    }
-
-    pub(super) fn composed_people(&mut self, wanted: u32) -> Result<Option<Scene>> {
-        let Some(ground) = self.ground() else {
-            return Ok(None);
-        };
-        let count = match wanted {
-            3 => self.rng.random_range(3..=4),
-            few => few,
-        };
-        let mut placed: Vec<Placed> = Vec::new();
-        let sources = self.sources();
-        let fits = |i: &usize| sources.people[*i].split == self.split;
-        let people: Vec<usize> = (0..sources.people.len()).filter(fits).collect();
-        for _ in 0..count {
-            let Some(&person) = people.choose(&mut self.rng) else {
-                return Ok(None);
-            };
-            let height = self.rng.random_range(0.35..0.6) / (0.8 + 0.2 * count as f32);
-            placed.extend(self.put(person, true, None, (height, Where::Anywhere), &placed));
-        }
-        for _ in 0..self.rng.random_range(0..=2) {
-            let Some(thing) = self.thing(false, None) else {
-                break;
-            };
-            let height = self.rng.random_range(0.2..0.4);
-            let colour = self.maybe_colour(0.3);
-            placed.extend(self.put(thing, false, colour, (height, Where::Anywhere), &placed));
-        }
-        let scene = self.scene(&ground, &placed, 0)?;
-        let fits = scene.people.is_some_and(|people| as_wanted(people, wanted));
-        Ok(fits.then_some(scene))
     }
 }

@@ -96,6 +96,8 @@ struct Ground<'a> {
     picture: &'a RgbImage,
     window: [f32; 4],
     mirrored: bool,
+    /// Of red, green and blue.
+    gains: [f32; 3],
 }
 
 impl Ground<'_> {
@@ -103,6 +105,11 @@ impl Ground<'_> {
         let mut picture = scene::cut(self.picture, self.window);
         if self.mirrored {
             imageops::flip_horizontal_in_place(&mut picture);
+        }
+        for pixel in picture.pixels_mut() {
+            for (value, gain) in pixel.0.iter_mut().zip(self.gains) {
+                *value = (f32::from(*value) * gain).min(255.0) as u8;
+            }
         }
         picture
     }
@@ -127,7 +134,7 @@ impl Studio<'_> {
         };
         match group {
             "photo" if split == Split::Test => camera.photo(i),
-            "photo" if camera.rng.random_bool(0.35) => camera.photo(i),
+            "photo" if camera.rng.random_bool(0.6) => camera.part_of_photo(),
             "photo" => camera.one_thing(),
             "colour" => camera.colour(),
             "side" => camera.side(),
@@ -184,9 +191,20 @@ impl<'a> Camera<'a> {
         };
         Some(Ground {
             picture: &ground.picture,
-            window: scene::window(&ground.picture, &mut self.rng),
+            window: scene::window(&ground.picture, 0.55, &mut self.rng),
             mirrored: self.rng.random_bool(0.5),
+            gains: self.gains(),
         })
+    }
+
+    /// Some grounds in many colours, so that none of them tells what stands on it; the test's are as they are.
+    fn gains(&self) -> [f32; 3] {
+        if self.split == Split::Test {
+            return [1.0; 3];
+        }
+        let mut rng = rng_for(self.studio.seed, &format!("{}|gains", self.id));
+        let light = rng.random_range(0.6..1.25f32);
+        [(); 3].map(|()| light * rng.random_range(0.75..1.25f32))
     }
 
     fn split_of_places(&self) -> Split {
@@ -265,14 +283,9 @@ impl<'a> Camera<'a> {
         self.studio.folder.join(format!("{}-{frame}.jpg", self.id))
     }
 
-    /// So many people (3: more than two), on photos, in films and, to learn from, composed.
+    /// So many people (3: more than two), on photos and in films.
     fn people(&mut self, wanted: u32) -> Result<Option<Shot>> {
-        let real = self.split == Split::Test || self.rng.random_bool(0.6);
-        let scene = match (real, wanted) {
-            (true, _) => self.real_people(wanted)?,
-            (false, _) => self.composed_people(wanted)?,
-        };
-        Ok(scene.map(|scene| Shot {
+        Ok(self.real_people(wanted)?.map(|scene| Shot {
             noun: None,
             about: About::People(scene.people.unwrap_or(0)),
             scenes: vec![scene],

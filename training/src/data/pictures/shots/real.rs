@@ -2,7 +2,7 @@
 
 use super::super::scene;
 use super::super::sources::{Crowd, Photo};
-use super::{About, Camera, Scene, Shot, as_wanted, save, without_article};
+use super::{About, Camera, Ground, Scene, Shot, as_wanted, save, without_article};
 use crate::Split;
 use crate::data::Result;
 use image::imageops;
@@ -13,6 +13,40 @@ use rand::seq::IndexedRandom;
 const WHOLE_SIDE: u32 = 320;
 
 impl Camera<'_> {
+    /// A part of a photo or a frame, as large as a quarter of its width at least.
+    pub(super) fn part_of_photo(&mut self) -> Result<Option<Shot>> {
+        let split = self.split_of_places();
+        let sources = self.sources();
+        let all = sources.photos.iter().chain(&sources.frames);
+        let all: Vec<&Photo> = all.filter(|photo| photo.split == split).collect();
+        // the frames of a film are all alike
+        let photos: Vec<&Photo> = all.iter().filter(|p| !p.main.is_empty()).copied().collect();
+        let among = if self.rng.random_bool(0.85) {
+            &photos
+        } else {
+            &all
+        };
+        let Some(photo) = among.choose(&mut self.rng) else {
+            return Ok(None);
+        };
+        let ground = Ground {
+            picture: &photo.picture,
+            window: scene::window(&photo.picture, 0.25, &mut self.rng),
+            mirrored: self.rng.random_bool(0.5),
+            gains: [1.0; 3],
+        };
+        let mut scene = self.scene(&ground, &[], 0)?;
+        scene.composed = false;
+        scene.source = Some(photo.file.clone());
+        // a part of a person may be one
+        scene.people = photo.people.filter(|people| *people == 0);
+        Ok(Some(Shot {
+            scenes: vec![scene],
+            noun: None,
+            about: About::Main(photo.main.clone(), Vec::new()),
+        }))
+    }
+
     /// A photo with a name; whole in the test, mostly a part of it in training.
     pub(super) fn photo(&mut self, i: usize) -> Result<Option<Shot>> {
         let named = |p: &&Photo| p.split == self.split;
