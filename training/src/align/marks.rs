@@ -37,8 +37,7 @@ pub(super) fn loss<'a>(
 /// Of each place, whether a thing covers its middle and whether a thing's middle lies in it.
 fn marked(scene: &Scene, mirrored: bool, (rows, columns): (usize, usize)) -> Vec<f32> {
     let mut marks = vec![0.0; rows * columns * MARKS];
-    let things = scene.things.iter().filter(|thing| thing.name != "person");
-    for thing in things {
+    for thing in &scene.things {
         let [left, top, right, bottom] = in_view(thing.area, mirrored);
         for place in 0..rows * columns {
             let (row, column) = (place / columns, place % columns);

@@ -126,7 +126,7 @@ impl Targets {
             vectors.push(word(Role::Colour, colour.map(String::as_str)));
             vectors.push(word(Role::Side, side));
         }
-        let count = things.iter().filter(|t| t.name != "person").count();
+        let count = things.len();
         vectors.push(match scene.composed && count < COUNTS.len() {
             true => vec![(count, 1.0)],
             false => Vec::new(),

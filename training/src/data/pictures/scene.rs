@@ -16,9 +16,8 @@ const MARGIN: f32 = 0.07;
 /// A thing in a scene.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placed {
-    /// In [`Sources::things`] or, for a person, [`Sources::people`].
+    /// In [`Sources::things`].
     pub cutout: usize,
-    pub person: bool,
     /// In [`Sources::colours`]; none leaves it as it is.
     pub colour: Option<usize>,
     /// Left, top, right, bottom, as parts of the picture.
@@ -163,7 +162,7 @@ fn blend(
 
 /// Paints a thing over a picture.
 pub fn paint(picture: &mut RgbImage, placed: &Placed, sources: &Sources) {
-    let cutout = &sources.cutouts(placed.person)[placed.cutout].picture;
+    let cutout = &sources.things[placed.cutout].picture;
     let tint = placed
         .colour
         .map(|i| (sources.colours[i].1, lightness(cutout)));
@@ -270,7 +269,7 @@ mod tests {
         });
         Sources {
             things: vec![Cutout {
-                noun: Some(0),
+                noun: 0,
                 split: Split::Train,
                 picture: square,
             }],
@@ -285,7 +284,6 @@ mod tests {
     fn placed(area: [f32; 4], colour: usize) -> Placed {
         Placed {
             cutout: 0,
-            person: false,
             colour: Some(colour),
             area,
             mirrored: false,

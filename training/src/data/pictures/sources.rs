@@ -21,7 +21,6 @@ const PHOTO_SIDE: u32 = 448;
 pub struct Catalogue {
     things: BTreeMap<String, ThingText>,
     plurals: BTreeMap<String, String>,
-    people: PeopleText,
     pub colours: BTreeMap<String, [u8; 3]>,
     #[serde(rename = "photo")]
     photos: Vec<PhotoText>,
@@ -48,12 +47,6 @@ struct ThingText {
 
 fn yes() -> bool {
     true
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PeopleText {
-    emoji: Vec<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -120,8 +113,8 @@ pub struct Noun {
 /// A thing without its background.
 #[derive(Debug, Clone)]
 pub struct Cutout {
-    /// Place in [`Sources::nouns`]; people have none.
-    pub noun: Option<usize>,
+    /// Place in [`Sources::nouns`].
+    pub noun: usize,
     pub split: Split,
     pub picture: RgbaImage,
 }
@@ -153,7 +146,6 @@ pub struct Crowd {
 pub struct Sources {
     pub nouns: Vec<Noun>,
     pub things: Vec<Cutout>,
-    pub people: Vec<Cutout>,
     pub photos: Vec<Photo>,
     /// Frames of films, as photos without a name.
     pub frames: Vec<Photo>,
@@ -161,16 +153,6 @@ pub struct Sources {
     pub colours: Vec<(String, [u8; 3])>,
     /// Files that are not installed.
     pub missing: Vec<PathBuf>,
-}
-
-impl Sources {
-    /// Of people, or of things.
-    pub fn cutouts(&self, people: bool) -> &[Cutout] {
-        match people {
-            true => &self.people,
-            false => &self.things,
-        }
-    }
 }
 
 impl Catalogue {
@@ -241,7 +223,7 @@ impl Places<'_> {
 }
 
 enum Job<'a> {
-    Cutout(Option<usize>, PathBuf),
+    Cutout(usize, PathBuf),
     Photo(&'a PhotoText),
     Frame(&'a FilmText, f64, u32),
     Crowd(&'a CrowdText, &'a CrowdFrame),
@@ -249,7 +231,6 @@ enum Job<'a> {
 
 enum Made {
     Thing(Cutout),
-    Person(Cutout),
     Photo(Photo),
     Frame(Photo),
     Crowd(Crowd),
@@ -268,11 +249,7 @@ impl Sources {
                 .iter()
                 .map(|name| places.file(&format!("stamps/{name}")));
             let files = drawings.flatten().cloned().chain(stamps);
-            jobs.extend(files.map(|file| Job::Cutout(Some(i), file)));
-        }
-        for name in &catalogue.people.emoji {
-            let drawings = emoji.get(name).into_iter().flatten();
-            jobs.extend(drawings.map(|file| Job::Cutout(None, file.clone())));
+            jobs.extend(files.map(|file| Job::Cutout(i, file)));
         }
         jobs.extend(catalogue.photos.iter().map(Job::Photo));
         for film in &catalogue.films {
@@ -293,7 +270,6 @@ impl Sources {
         for made in made {
             match made {
                 Made::Thing(cutout) => sources.things.push(cutout),
-                Made::Person(cutout) => sources.people.push(cutout),
                 Made::Photo(photo) => sources.photos.push(photo),
                 Made::Frame(photo) => sources.frames.push(photo),
                 Made::Crowd(crowd) => sources.crowds.push(crowd),
@@ -329,15 +305,11 @@ impl Job<'_> {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy();
                 let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
                 let name = format!("{}/{name}", folder.to_string_lossy());
-                let cutout = Cutout {
+                Made::Thing(Cutout {
                     noun: *noun,
                     split: split_of(&name),
                     picture,
-                };
-                match noun {
-                    Some(_) => Made::Thing(cutout),
-                    None => Made::Person(cutout),
-                }
+                })
             }
             Self::Photo(photo) => Made::Photo(Photo {
                 file: photo.file.clone(),

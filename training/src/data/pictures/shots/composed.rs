@@ -24,15 +24,15 @@ impl<'a> Camera<'a> {
         };
         let colour = self.maybe_colour(0.25);
         let height = self.rng.random_range(0.5..0.85);
-        let Some(placed) = self.put(cutout, false, colour, (height, Where::Anywhere), &[]) else {
+        let Some(placed) = self.put(cutout, colour, (height, Where::Anywhere), &[]) else {
             return Ok(None);
         };
         let noun = self.sources().things[cutout].noun;
         let scenes = vec![self.scene(&ground, &[placed], 0)?];
-        Ok(noun.map(|n| Shot {
+        Ok(Some(Shot {
             scenes,
-            noun,
-            about: self.named(n),
+            noun: Some(noun),
+            about: self.named(noun),
         }))
     }
 
@@ -46,9 +46,9 @@ impl<'a> Camera<'a> {
             self.maybe_colour(0.4)
         };
         let height = self.rng.random_range(0.35..0.65);
-        let mut placed = vec![self.put(first, false, colour, (height, side), &[])?];
+        let mut placed = vec![self.put(first, colour, (height, side), &[])?];
         if self.rng.random_bool(0.3) {
-            let not = self.sources().things[first].noun;
+            let not = Some(self.sources().things[first].noun);
             let second = self.thing(coloured, not)?;
             let other_side = match placed[0].middle() > 0.5 {
                 true => Where::Left,
@@ -59,7 +59,7 @@ impl<'a> Camera<'a> {
                 colour = colour.map(|c| (c + 1) % self.sources().colours.len());
             }
             let height = self.rng.random_range(0.35..0.6);
-            placed.extend(self.put(second, false, colour, (height, other_side), &placed));
+            placed.extend(self.put(second, colour, (height, other_side), &placed));
         }
         Some((ground, placed))
     }
@@ -74,7 +74,7 @@ impl<'a> Camera<'a> {
         };
         Ok(Some(Shot {
             scenes: vec![self.scene(&ground, &placed, 0)?],
-            noun: sources.things[placed[0].cutout].noun,
+            noun: Some(sources.things[placed[0].cutout].noun),
             about: About::Colour(sources.colours[colour].0.clone()),
         }))
     }
@@ -87,7 +87,7 @@ impl<'a> Camera<'a> {
         };
         Ok(Some(Shot {
             scenes: vec![self.scene(&ground, &placed, 0)?],
-            noun: self.sources().things[placed[0].cutout].noun,
+            noun: Some(self.sources().things[placed[0].cutout].noun),
             about: About::Side(right),
         }))
     }
@@ -102,11 +102,11 @@ impl<'a> Camera<'a> {
         let height = self.rng.random_range(0.24..0.36);
         let mut placed = Vec::new();
         for _ in 0..wanted {
-            placed.extend(self.put(cutout, false, colour, (height, Where::Anywhere), &placed));
+            placed.extend(self.put(cutout, colour, (height, Where::Anywhere), &placed));
         }
         Ok(Some(Shot {
             scenes: vec![self.scene(&ground, &placed, 0)?],
-            noun: self.sources().things[cutout].noun,
+            noun: Some(self.sources().things[cutout].noun),
             about: About::Count(placed.len() as u32),
         }))
     }
@@ -120,23 +120,21 @@ impl<'a> Camera<'a> {
         let height = self.rng.random_range(0.32..0.48);
         let mut still = Vec::new();
         if self.rng.random_bool(0.25) {
-            let not = self.sources().things[cutout].noun;
+            let not = Some(self.sources().things[cutout].noun);
             let other = self.thing(false, not);
             let height = self.rng.random_range(0.25..0.4);
-            still.extend(
-                other.and_then(|o| self.put(o, false, None, (height, Where::Anywhere), &[])),
-            );
+            still.extend(other.and_then(|o| self.put(o, None, (height, Where::Anywhere), &[])));
         }
         // what stands in the middle of a narrow picture has nowhere to go
         let sides = [Where::Left, Where::Right, Where::Anywhere];
         let side = *sides.choose(&mut self.rng).unwrap_or(&Where::Anywhere);
-        let Some(first) = self.put(cutout, false, colour, (height, side), &still) else {
+        let Some(first) = self.put(cutout, colour, (height, side), &still) else {
             return Ok(None);
         };
         let mut last = first.clone();
         if moves {
             let far = (0..60).find_map(|_| {
-                let to = self.put(cutout, false, colour, (height, Where::Anywhere), &still)?;
+                let to = self.put(cutout, colour, (height, Where::Anywhere), &still)?;
                 ((to.middle() - first.middle()).abs() >= MOVE).then_some(to)
             });
             let Some(to) = far else { return Ok(None) };
@@ -155,7 +153,7 @@ impl<'a> Camera<'a> {
         }
         Ok(Some(Shot {
             scenes,
-            noun: self.sources().things[cutout].noun,
+            noun: Some(self.sources().things[cutout].noun),
             about: About::Moved(moves),
         }))
     }

@@ -167,10 +167,9 @@ impl<'a> Camera<'a> {
         let sources = self.sources();
         let fits = |i: &usize| {
             let cutout = &sources.things[*i];
-            let noun = cutout.noun.map(|n| &sources.nouns[n]);
             cutout.split == self.split
-                && cutout.noun != not
-                && noun.is_some_and(|noun| noun.colour || !coloured)
+                && Some(cutout.noun) != not
+                && (sources.nouns[cutout.noun].colour || !coloured)
         };
         let all: Vec<usize> = (0..sources.things.len()).filter(fits).collect();
         all.choose(&mut self.rng).copied()
@@ -217,16 +216,14 @@ impl<'a> Camera<'a> {
     fn put(
         &mut self,
         cutout: usize,
-        person: bool,
         colour: Option<usize>,
         how: (f32, Where),
         others: &[Placed],
     ) -> Option<Placed> {
-        let cutouts = self.sources().cutouts(person);
-        let area = scene::place(&cutouts[cutout], how, others, &mut self.rng)?;
+        let thing = &self.sources().things[cutout];
+        let area = scene::place(thing, how, others, &mut self.rng)?;
         Some(Placed {
             cutout,
-            person,
             colour,
             area,
             mirrored: self.rng.random_bool(0.5),
@@ -257,12 +254,7 @@ impl<'a> Camera<'a> {
         let mut things: Vec<Thing> = placed
             .iter()
             .map(|p| Thing {
-                name: match p.person {
-                    true => "person".into(),
-                    false => sources.things[p.cutout]
-                        .noun
-                        .map_or(String::new(), |n| sources.nouns[n].one.clone()),
-                },
+                name: sources.nouns[sources.things[p.cutout].noun].one.clone(),
                 colour: p.colour.map(|c| sources.colours[c].0.clone()),
                 area: p.area,
             })
@@ -275,7 +267,7 @@ impl<'a> Camera<'a> {
             things,
             composed: true,
             main: None,
-            people: Some(placed.iter().filter(|p| p.person).count() as u32),
+            people: Some(0),
         })
     }
 
