@@ -4,6 +4,7 @@
 //! is on the disk, so a run that was cut off costs at most one shard's work.
 
 use crate::bar::bar;
+use crate::data::pictures::{SCENES_FILE, read_scenes};
 use crate::instruct::choose;
 use crate::media::widened;
 use crate::sampler::generator;
@@ -340,7 +341,12 @@ impl Medium<'_> {
 
 /// Files of the items that are trained on, validated with or watched, each once, in an order in which
 /// any beginning serves: what is measured with first, then all kinds mixed.
-fn files<'a>(items: &'a [Item], watched: &'a [Item], seed: u64) -> Vec<Medium<'a>> {
+fn files<'a>(
+    items: &'a [Item],
+    watched: &'a [Item],
+    further: &'a [PathBuf],
+    seed: u64,
+) -> Vec<Medium<'a>> {
     let of_split = |split, number| {
         let of_split = items.iter().filter(|item| item.split == split);
         let mut of_split: Vec<_> = of_split.collect();
@@ -353,9 +359,21 @@ fn files<'a>(items: &'a [Item], watched: &'a [Item], seed: u64) -> Vec<Medium<'a
         files.extend(item.pictures.iter().map(|path| Medium::Picture(path)));
         files.extend(item.audio.iter().map(|path| Medium::Sound(path)));
     }
+    files.extend(further.iter().map(|path| Medium::Picture(path)));
     let mut known = HashSet::new();
     files.retain(|file| known.insert(file.path().to_path_buf()));
     files
+}
+
+/// Pictures to learn from that no item needs, for the stage `align-vision`.
+fn further(recipe: &Recipe, places: &Places) -> Result<Vec<PathBuf>> {
+    let known = places.folder.join(SCENES_FILE).is_file();
+    if recipe.align_vision.is_none() || !known {
+        return Ok(Vec::new());
+    }
+    let scenes = read_scenes(&places.folder).map_err(|e| Error::Input(e.to_string()))?;
+    let learnt = scenes.into_iter().filter(|s| s.split != Split::Test);
+    Ok(learnt.map(|scene| scene.picture).collect())
 }
 
 pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
@@ -371,7 +389,8 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     let watched = choose(&test.cloned().collect::<Vec<_>>(), watched, recipe.seed);
     let mut index = Index::open(places)?;
     let mut wanted = Vec::new();
-    for file in files(&items, &watched, recipe.seed) {
+    let further = further(recipe, places)?;
+    for file in files(&items, &watched, &further, recipe.seed) {
         if !index.has(file.path())? {
             wanted.push(file);
         }

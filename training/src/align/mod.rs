@@ -48,7 +48,7 @@ fn weight(role: Role) -> f64 {
 }
 
 /// Channels of the feature map that are left out in training, so that no picture is known by heart.
-const DROPPED: f64 = 0.1;
+const DROPPED: f64 = 0.2;
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 const MEASURE_UPDATES: u64 = 200;
 

@@ -25,7 +25,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rayon::prelude::*;
 use serde::Deserialize;
-use shots::{About, Shot, Studio};
+use shots::{About, FURTHER, Shot, Studio};
 use sources::{Catalogue, Noun, Places, Sources};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,8 @@ pub struct PicturesConfig {
     pub valid: usize,
     /// Of each group.
     pub test: usize,
+    /// Composed scenes for the stage `align-vision` alone.
+    pub further: usize,
 }
 
 impl Default for PicturesConfig {
@@ -52,6 +54,7 @@ impl Default for PicturesConfig {
             train: 4_800,
             valid: 140,
             test: 140,
+            further: 0,
         }
     }
 }
@@ -163,6 +166,7 @@ fn shoot(
             wanted.extend((0..count).map(|i| (split, group, i)));
         }
     }
+    wanted.extend((0..config.further).map(|i| (Split::Train, FURTHER, i)));
     let (done, total) = (AtomicUsize::new(0), wanted.len());
     let one = |(split, group, i): (Split, &'static str, usize)| {
         let shot = studio.shoot(split, group, i)?;
@@ -382,7 +386,9 @@ fn beside(folder: &Path, shots: &[Taken], config: &DataConfig) -> Result<Vec<Ite
         (Split::Train, config.pictures.train * percent / 100),
     ] {
         let mut rng = rng_for(config.seed, &format!("beside {split:?}"));
-        let seen = shots.iter().filter(|(of, ..)| *of == split);
+        let seen = shots
+            .iter()
+            .filter(|(of, group, ..)| *of == split && *group != FURTHER);
         let seen: Vec<&Shot> = seen.map(|(.., shot)| shot).collect();
         for (kind, share) in [(Kind::Noise, 0.5), (Kind::Query, 0.3), (Kind::Text, 0.2)] {
             let fits = |item: &&Item| {
@@ -546,6 +552,7 @@ mod tests {
             train: 40,
             valid: 0,
             test: 8,
+            further: 3,
         };
         let mut shots = shoot(&studio, &config, 1, &|_| {}).unwrap();
         let of = |shots: &[Taken], wanted: Split| -> Vec<About> {

@@ -125,6 +125,40 @@ pub fn cut(picture: &RgbImage, [left, top, w, h]: [f32; 4]) -> RgbImage {
     })
 }
 
+/// How a picture covers a side of another: a line, from where on it does, and how softly it begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cover {
+    /// Down and across, of length one.
+    towards: [f32; 2],
+    /// From the middle, parts of the picture.
+    from: f32,
+    soft: f32,
+}
+
+impl Cover {
+    pub fn random(rng: &mut StdRng) -> Self {
+        let angle = rng.random_range(0.0..std::f32::consts::TAU);
+        Self {
+            towards: [angle.sin(), angle.cos()],
+            from: rng.random_range(-0.3..0.3),
+            soft: rng.random_range(0.005..0.25),
+        }
+    }
+
+    /// Both as large as all pictures are.
+    pub fn put(&self, over: &RgbImage, under: &mut RgbImage) {
+        for (x, y, pixel) in under.enumerate_pixels_mut() {
+            let down = (y as f32 + 0.5) / HEIGHT as f32 - 0.5;
+            let across = (x as f32 + 0.5) / WIDTH as f32 - 0.5;
+            let along = self.towards[0] * down + self.towards[1] * across - self.from;
+            let share = (0.5 + along / self.soft).clamp(0.0, 1.0);
+            for (value, over) in pixel.0.iter_mut().zip(over.get_pixel(x, y).0) {
+                *value = (f32::from(*value) * (1.0 - share) + f32::from(over) * share) as u8;
+            }
+        }
+    }
+}
+
 struct Sample([f32; 4]);
 
 impl From<Sample> for Rgb<u8> {
@@ -350,6 +384,25 @@ mod tests {
                 patches += usize::from(size > 50);
             }
             assert_eq!(patches, count);
+        }
+    }
+
+    #[test]
+    fn a_cover_hides_one_side_and_leaves_the_other() {
+        let mut picture = RgbImage::from_pixel(WIDTH, HEIGHT, Rgb([200, 0, 0]));
+        let cover = Cover {
+            towards: [0.0, 1.0],
+            from: 0.1,
+            soft: 0.02,
+        };
+        let over = RgbImage::from_pixel(WIDTH, HEIGHT, Rgb([0, 0, 100]));
+        cover.put(&over, &mut picture);
+        for (x, _, pixel) in picture.enumerate_pixels() {
+            match x as f32 / WIDTH as f32 {
+                at if at < 0.58 => assert_eq!(pixel.0, [200, 0, 0], "{at}"),
+                at if at > 0.62 => assert_eq!(pixel.0, [0, 0, 100], "{at}"),
+                _ => {}
+            }
         }
     }
 

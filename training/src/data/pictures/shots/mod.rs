@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 
 const JPEG_QUALITY: u8 = 88;
 
+/// The group of scenes that nobody asks about.
+pub const FURTHER: &str = "further";
+
 /// What is known of a picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scene {
@@ -98,6 +101,10 @@ struct Ground<'a> {
     mirrored: bool,
     /// Of red, green and blue.
     gains: [f32; 3],
+    /// Whether nobody is on it.
+    empty: bool,
+    /// A part of another photo that covers a side of it, and how.
+    other: Option<(&'a RgbImage, [f32; 4], scene::Cover)>,
 }
 
 impl Ground<'_> {
@@ -105,6 +112,9 @@ impl Ground<'_> {
         let mut picture = scene::cut(self.picture, self.window);
         if self.mirrored {
             imageops::flip_horizontal_in_place(&mut picture);
+        }
+        if let Some((other, window, cover)) = &self.other {
+            cover.put(&scene::cut(other, *window), &mut picture);
         }
         for pixel in picture.pixels_mut() {
             for (value, gain) in pixel.0.iter_mut().zip(self.gains) {
@@ -139,6 +149,11 @@ impl Studio<'_> {
             "colour" => camera.colour(),
             "side" => camera.side(),
             "count" => camera.count(),
+            FURTHER => match i % 3 {
+                0 => camera.colour(),
+                1 => camera.side(),
+                _ => camera.count(),
+            },
             "person" => {
                 let people = [0, 1, 0, 2, 0, 3][i % 6];
                 camera.people(people)
@@ -179,7 +194,9 @@ impl<'a> Camera<'a> {
         let sources = self.sources();
         // validation may stand on the same grounds as training: what it holds out are things
         let split = self.split_of_places();
-        let fits = |p: &&Photo| p.ground && p.split == split;
+        // those with things of their own are to learn from: what was put there is to be told from what was not
+        let learnt = self.split != Split::Test;
+        let fits = |p: &&Photo| p.split == split && (p.ground || learnt);
         let photos: Vec<&Photo> = sources.photos.iter().filter(fits).collect();
         let frames: Vec<&Photo> = sources.frames.iter().filter(fits).collect();
         // the frames of a film are all alike
@@ -192,18 +209,31 @@ impl<'a> Camera<'a> {
             picture: &ground.picture,
             window: scene::window(&ground.picture, 0.55, &mut self.rng),
             mirrored: self.rng.random_bool(0.5),
-            gains: self.gains(),
+            gains: [1.0; 3],
+            empty: ground.people == Some(0),
+            other: None,
+        })
+        .map(|ground| {
+            if learnt {
+                self.varied(ground, &photos)
+            } else {
+                ground
+            }
         })
     }
 
-    /// Some grounds in many colours, so that none of them tells what stands on it; the test's are as they are.
-    fn gains(&self) -> [f32; 3] {
-        if self.split == Split::Test {
-            return [1.0; 3];
-        }
-        let mut rng = rng_for(self.studio.seed, &format!("{}|gains", self.id));
+    /// Few grounds in many colours, with parts of one another, so that none of them tells what stands on it. The test's are
+    /// as they are.
+    fn varied(&self, mut ground: Ground<'a>, photos: &[&'a Photo]) -> Ground<'a> {
+        let mut rng = rng_for(self.studio.seed, &format!("{}|ground", self.id));
         let light = rng.random_range(0.6..1.25f32);
-        [(); 3].map(|()| light * rng.random_range(0.75..1.25f32))
+        ground.gains = [(); 3].map(|()| light * rng.random_range(0.75..1.25f32));
+        if let Some(other) = photos.choose(&mut rng).filter(|_| rng.random_bool(0.5)) {
+            let window = scene::window(&other.picture, 0.25, &mut rng);
+            ground.empty &= other.people == Some(0);
+            ground.other = Some((&other.picture, window, scene::Cover::random(&mut rng)));
+        }
+        ground
     }
 
     fn split_of_places(&self) -> Split {
@@ -267,7 +297,7 @@ impl<'a> Camera<'a> {
             things,
             composed: true,
             main: None,
-            people: Some(0),
+            people: ground.empty.then_some(0),
         })
     }
 

@@ -34,12 +34,12 @@ impl Camera<'_> {
             window: scene::window(&photo.picture, 0.25, &mut self.rng),
             mirrored: self.rng.random_bool(0.5),
             gains: [1.0; 3],
+            empty: photo.people == Some(0),
+            other: None,
         };
         let mut scene = self.scene(&ground, &[], 0)?;
         scene.composed = false;
         scene.source = Some(photo.file.clone());
-        // a part of a person may be one
-        scene.people = photo.people.filter(|people| *people == 0);
         Ok(Some(Shot {
             scenes: vec![scene],
             noun: None,
