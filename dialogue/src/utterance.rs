@@ -267,6 +267,14 @@ impl UtteranceRule {
         })
     }
 
+    /// Where the open utterance ends if nothing more is said, once all audio up to there has been heard: long before the
+    /// minimum of silence makes sure.
+    pub fn pause(&self) -> Option<u64> {
+        let silence = self.open.as_ref()?.silence.as_ref()?;
+        let end = silence.start.saturating_add(self.settings.post_padding);
+        (end <= self.position).then_some(end)
+    }
+
     /// Begins to count samples anew, after a gap. An open utterance is forgotten: [`Self::finish`] it first.
     pub fn reset(&mut self) {
         self.position = 0;

@@ -364,3 +364,29 @@ proptest! {
         prop_assert!(long.iter().all(|onset| short.contains(onset)), "{:?} in {:?}", long, short);
     }
 }
+
+#[test]
+fn a_pause_says_early_where_the_utterance_will_end() {
+    let mut rule = UtteranceRule::new(UtteranceSettings {
+        post_padding: 700,
+        min_silence: 2000,
+        ..settings()
+    })
+    .unwrap();
+    rule.push(512, 0.9);
+    assert_eq!(rule.push(512, 0.1), None);
+    assert_eq!(rule.pause(), None, "the padding has not been heard");
+    rule.push(512, 0.1);
+    assert_eq!(rule.pause(), Some(512 + 700));
+    rule.push(512, 0.9);
+    assert_eq!(rule.pause(), None, "it goes on");
+    let mut pauses = Vec::new();
+    let end = loop {
+        if let Some(UtteranceEvent::End(end)) = rule.push(512, 0.1) {
+            break end;
+        }
+        pauses.extend(rule.pause());
+    };
+    assert!(pauses.len() > 1 && pauses.iter().all(|pause| *pause == end.end));
+    assert_eq!(rule.pause(), None);
+}

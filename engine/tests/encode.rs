@@ -189,6 +189,27 @@ fn an_utterance_waits_for_no_frame() {
 }
 
 #[test]
+fn what_was_drafted_is_there_when_it_is_an_utterance() {
+    let own = Own::open();
+    let client = own.client(1);
+    let answers = Answers::new();
+    let features = features(&own);
+    let (drafted, begun) = (features.clone(), channel());
+    client.draft(Box::new(move || {
+        begun.0.send(()).unwrap();
+        Ok(drafted)
+    }));
+    begun.1.recv_timeout(PATIENCE).unwrap();
+    client
+        .utterance(Box::new(|| Ok(features)), answers.answer("utterance"))
+        .unwrap();
+    let heard = answers.next().1.unwrap();
+    assert_eq!(heard.batch, 0, "it had been encoded");
+    let stats = own.stats();
+    assert_eq!((stats.utterances, client.waiting()), (1, 0));
+}
+
+#[test]
 fn an_utterance_that_waited_too_long_is_not_encoded() {
     let own = Own::open();
     let client = own.client_of(ClientSettings {

@@ -64,6 +64,7 @@ impl Encoder {
                 Action::Gap(from, until) => self.line.push_gap(from, Some(until)),
                 Action::Frame(medium, buffer, info) => self.offer_frame(medium, buffer, info)?,
                 Action::Utterance(medium, frames) => self.offer_utterance(medium, frames)?,
+                Action::Draft(frames) => self.offer_draft(frames)?,
                 Action::Skipped => self.line.count(|stats| stats.skipped += 1),
                 Action::Rejected => self.line.count(|stats| stats.rejected += 1),
                 Action::Unfinished => self.line.count(|stats| stats.unfinished += 1),
@@ -103,6 +104,15 @@ impl Encoder {
             session.client.utterance(features, answer)
         })?;
         self.report_dropped(dropped);
+        Ok(())
+    }
+
+    /// Has the model listen ahead, where it is idle: what it makes of this is found again by its content.
+    fn offer_draft(&self, frames: Vec<f32>) -> Result<(), gst::FlowError> {
+        let session = self.session()?;
+        let vita = session.model.vita().clone();
+        let features = Box::new(move || vita.ears()?.features_of_frames(frames));
+        session.client.draft(features);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ const GAP_EVERY: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 
 const SPEECH_START: &str = "vita-speech-start";
 const SPEECH_END: &str = "vita-speech-end";
+const SPEECH_PAUSE: &str = "vita-speech-pause";
 
 /// What the element is to do, in this order.
 pub(super) enum Action {
@@ -23,6 +24,8 @@ pub(super) enum Action {
     Frame(Medium, gst::Buffer, gst_video::VideoInfo),
     /// Raw filterbank frames, row-major.
     Utterance(Medium, Vec<f32>),
+    /// The same of what may turn out to be an utterance.
+    Draft(Vec<f32>),
     Skipped,
     Rejected,
     Unfinished,
@@ -119,6 +122,11 @@ impl Input {
             }
             Some((SPEECH_END, structure)) => {
                 collector.end(read_end(structure, &event), &mut steps);
+            }
+            Some((SPEECH_PAUSE, structure)) => {
+                if let Ok(at) = structure.get::<u64>("stream-time") {
+                    collector.pause(gst::ClockTime::from_nseconds(at), &mut steps);
+                }
             }
             _ => {
                 collector.finish(&mut steps);
@@ -289,6 +297,7 @@ fn read_end(structure: &gst::StructureRef, event: &gst::Event) -> End {
 fn actions(step: Step) -> Vec<Action> {
     let utterance = match step {
         Step::Event(event) => return vec![Action::Event(event)],
+        Step::Draft(values) => return vec![Action::Draft(values)],
         Step::Rejected => return vec![Action::Rejected],
         Step::Unfinished => return vec![Action::Unfinished],
         Step::Utterance(utterance) => utterance,

@@ -8,7 +8,7 @@
  *   hardly ever keeps up with all of them.
  * - Of filterbank frames (vitamel) an utterance is what lies between the events `vita-speech-start` and
  *   `vita-speech-end` of vitavad, by the times in them. It leaves as one buffer between the two events, with
- *   its `utterance-id`. What vitavad did not accept is not encoded; its events go on. What is longer than the model takes
+ *   its `utterance-id`. At `vita-speech-pause`, which may be its end and mostly is, it is encoded already, if no utterance waits. What vitavad did not accept is not encoded; its events go on. What is longer than the model takes
  *   loses its end, with a warning.
  *
  * `model` is opened when the element goes to PAUSED, once per process: all elements with the same model, device and

@@ -54,6 +54,8 @@ pub(super) struct Utterance {
 pub(super) enum Step {
     Utterance(Utterance),
     Event(gst::Event),
+    /// Frames of what may turn out to be the whole utterance.
+    Draft(Vec<f32>),
     /// The end said that it was none.
     Rejected,
     /// It has no end, or no frames.
@@ -72,6 +74,8 @@ struct Open {
     excess_frames: usize,
     /// How far frames have come in stream time.
     heard: Option<gst::ClockTime>,
+    /// Where it ends if nothing more is said, until all frames up to there are here.
+    pause: Option<gst::ClockTime>,
 }
 
 impl Collector {
@@ -107,6 +111,7 @@ impl Collector {
             ends: Vec::new(),
             excess_frames: 0,
             heard: None,
+            pause: None,
         });
         steps.push(Step::Event(event));
     }
@@ -137,6 +142,18 @@ impl Collector {
         }
     }
 
+    /// The utterance may end at `at`.
+    pub fn pause(&mut self, at: gst::ClockTime, steps: &mut Vec<Step>) {
+        let hop = self.hop;
+        let Some(open) = self.open.as_mut().filter(|open| open.end.is_none()) else {
+            return;
+        };
+        open.pause = Some(at);
+        if open.heard.is_some_and(|heard| heard + hop > at) {
+            steps.extend(open.draft(self.bins));
+        }
+    }
+
     /// `references` is asked for the first frame only.
     pub fn frame(
         &mut self,
@@ -152,6 +169,11 @@ impl Collector {
         {
             self.finish(steps);
             return;
+        }
+        if let (Some(frame_end), Some(pause)) = (frame_end, open.pause)
+            && frame_end > pause
+        {
+            steps.extend(open.draft(self.bins));
         }
         open.heard = frame_end;
         if let (Some(time), Some(start)) = (frame.stream_time, open.start.stream_time)
@@ -195,6 +217,15 @@ impl Collector {
 impl Open {
     fn ended(mut self) -> Option<(End, Self)> {
         Some((self.end.take()?, self))
+    }
+
+    /// What [`Self::utterance`] will give if it ends at its pause.
+    fn draft(&mut self, bins: usize) -> Option<Step> {
+        let pause = self.pause.take()?;
+        let is_before = |end: &&Option<gst::ClockTime>| end.is_none_or(|end| end <= pause);
+        let frames = self.ends.iter().take_while(is_before).count();
+        let values = self.values.get(..frames * bins)?;
+        (frames > 0).then(|| Step::Draft(values.to_vec()))
     }
 
     /// Without the frames beyond the end: it is known only after the silence that says so.
@@ -286,15 +317,19 @@ mod tests {
 
         /// Steps as words; an utterance by its frames' times.
         fn steps(&self) -> Vec<String> {
+            let times = |values: &[f32]| -> Vec<u64> {
+                let frames = values.chunks_exact(BINS);
+                frames.map(|frame| frame[0] as u64).collect()
+            };
             let name = |step: &Step| match step {
+                Step::Draft(values) => format!("draft {:?}", times(values)),
                 Step::Utterance(utterance) => {
                     assert_eq!(
                         utterance.pts,
                         ms(utterance.values[0] as u64 + 1_000),
                         "it has the PTS of its first frame"
                     );
-                    let frames = utterance.values.chunks_exact(BINS);
-                    let times: Vec<_> = frames.map(|frame| frame[0] as u64).collect();
+                    let times = times(&utterance.values);
                     assert_eq!(utterance.duration, ms(10) * times.len() as u64);
                     format!("{times:?} -{}", utterance.cut_frames)
                 }
@@ -332,6 +367,28 @@ mod tests {
         assert_eq!(ran.steps(), ["start", "[0] -0", "end", "start"]);
         let ran = ran.end(2, 130, true);
         assert_eq!(ran.steps()[4..], ["unfinished", "end"]);
+    }
+
+    #[test]
+    fn a_pause_gives_out_early_what_an_end_there_will() {
+        let pause = |mut ran: Ran, at| {
+            ran.collector.pause(ms(at), &mut ran.steps);
+            ran
+        };
+        // Told before its last frames are here, and after frames beyond it.
+        let early = pause(Ran::new(99).start(1, 0).frames([0, 10]), 40);
+        assert_eq!(early.steps(), ["start"]);
+        let late = pause(Ran::new(99).start(1, 0).frames([0, 10, 20, 30, 40, 50]), 40);
+        for ran in [early.frames([20, 30, 40, 50]), late] {
+            let drafted = ["start", "draft [0, 10, 20, 30]"];
+            assert_eq!(ran.steps(), drafted);
+            let ended = ran.frames([60]).end(1, 40, true);
+            assert_eq!(ended.steps()[2..], ["[0, 10, 20, 30] -0", "end"]);
+        }
+        // It goes on after a pause.
+        let ran = pause(Ran::new(99).start(1, 0).frames([0, 10]), 10).frames([20]);
+        let ran = ran.end(1, 30, true);
+        assert_eq!(ran.steps(), ["start", "draft [0]", "[0, 10, 20] -0", "end"]);
     }
 
     #[test]

@@ -16,6 +16,9 @@
  * stands at the last sample or after it, as an end is known only when the silence has lasted. So whoever wants the
  * utterance takes all audio from the start event on, and at the end event cuts at its time.
  *
+ * `vita-speech-pause` goes downstream only: where the utterance ends if nothing more is said, told as soon as the audio up to
+ * there has left. It is followed by the end at the same time, or by more speech; who encodes utterances may begin with it.
+ *
  * Utterances do not overlap: padding before an utterance ends at the end of the one before. One of `max-utterance` is
  * cut, with reason `max-duration`, and speech that goes on is the next utterance, without a hole. One with less speech
  * than `min-speech` ends with `accepted` = false.

@@ -73,6 +73,8 @@ pub(super) struct Stream {
     line: DelayLine,
     /// Where the open utterance began.
     start: Moment,
+    /// The pause in it that was told.
+    pause: Option<u64>,
     stats: Stats,
 }
 
@@ -90,6 +92,7 @@ impl Stream {
             clock: Clock::default(),
             line: DelayLine::default(),
             start: Moment::default(),
+            pause: None,
             stats: Stats::default(),
         }
     }
@@ -260,8 +263,20 @@ impl Stream {
         match self.rule.push(samples as u64, f64::from(probability)) {
             Some(UtteranceEvent::Start(start)) => self.report_start(&start, out),
             Some(UtteranceEvent::End(end)) => self.report_end(&end, out),
-            None => (),
+            None => self.report_pause(),
         }
+    }
+
+    /// For whoever can begin to work on what may be the whole utterance. It is no news for the bus.
+    fn report_pause(&mut self) {
+        let before = std::mem::replace(&mut self.pause, self.rule.pause());
+        let Some(at) = self.pause.filter(|_| before != self.pause) else {
+            return;
+        };
+        let structure = gst::Structure::builder(PAUSE);
+        let moment = self.moment(self.clock.at_end(at));
+        let event = gst::event::CustomDownstream::new(moment.add_to(structure).build());
+        self.line.mark(at, event);
     }
 
     fn report_start(&mut self, start: &SpeechStart, out: &mut Vec<Output>) {
@@ -319,3 +334,4 @@ pub(super) const SAMPLES_AT_ONCE: usize = 31 * BLOCK as usize;
 
 const START: &str = "vita-speech-start";
 const END: &str = "vita-speech-end";
+const PAUSE: &str = "vita-speech-pause";

@@ -71,6 +71,8 @@ pub enum Seen {
     },
     /// `vita-speech-start` or `-end`, with its fields.
     Mark(gst::Structure),
+    /// `vita-speech-pause`.
+    Pause(gst::Structure),
     Event(gst::EventType),
 }
 
@@ -106,6 +108,9 @@ impl Bench {
                 let seen = match &info.data {
                     Some(gst::PadProbeData::Buffer(buffer)) => see(buffer),
                     Some(gst::PadProbeData::Event(event)) => match event.structure() {
+                        Some(structure) if structure.name() == "vita-speech-pause" => {
+                            Seen::Pause(structure.to_owned())
+                        }
                         Some(structure) if structure.name().starts_with("vita-speech") => {
                             Seen::Mark(structure.to_owned())
                         }

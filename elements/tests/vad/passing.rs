@@ -13,7 +13,7 @@ fn the_start_stands_right_before_its_first_sample_and_the_end_not_before_its_las
     bench.push(&samples, &[333, 47, 1000]);
     bench.eos();
     let mut now = gst::ClockTime::ZERO;
-    let mut marks = 0;
+    let (mut marks, mut pause) = (0, None);
     for seen in bench.seen() {
         match seen {
             Seen::Buffer {
@@ -35,10 +35,12 @@ fn the_start_stands_right_before_its_first_sample_and_the_end_not_before_its_las
             }
             Seen::Mark(mark) => {
                 assert!(time(&mark, "stream-time") <= now, "{mark} at {now}");
+                assert_eq!(pause, Some(time(&mark, "stream-time")), "told before");
                 let duration = time(&mark, "stream-time") - time(&mark, "start-stream-time");
                 assert_eq!(time(&mark, "duration"), duration);
                 marks += 1;
             }
+            Seen::Pause(told) => pause = Some(time(&told, "stream-time")),
             Seen::Event(_) => (),
         }
     }
@@ -176,7 +178,7 @@ fn the_capture_time_is_that_of_the_sample() {
             Seen::Buffer {
                 pts, capture_ns, ..
             } => assert_eq!(capture_ns, Some(captured(pts.unwrap()))),
-            Seen::Event(_) => (),
+            Seen::Pause(_) | Seen::Event(_) => (),
         }
     }
 }

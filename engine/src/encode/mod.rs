@@ -128,12 +128,38 @@ struct Shared {
 struct State {
     frames: Queue<FrameJob>,
     utterances: Queue<UtteranceJob>,
+    /// What may become an utterance, one a client.
+    drafts: HashMap<u64, Load<Tensor>>,
     /// Bytes of encoded media that each wants kept.
     clients: HashMap<u64, usize>,
     next_client: u64,
     stats: Stats,
     is_started: bool,
     is_closed: bool,
+}
+
+impl State {
+    /// The next utterance; a draft where there is none.
+    fn take_utterance(&mut self) -> Vec<UtteranceJob> {
+        let jobs = self.utterances.take();
+        if !jobs.is_empty() {
+            return jobs;
+        }
+        let client = self.drafts.keys().next().copied();
+        let draft = client.and_then(|client| self.drafts.remove(&client));
+        draft.map(UtteranceJob::draft).into_iter().collect()
+    }
+}
+
+impl UtteranceJob {
+    fn draft(features: Load<Tensor>) -> Self {
+        Self {
+            features,
+            answer: Box::new(|_| ()),
+            queued: Instant::now(),
+            max_wait: None,
+        }
+    }
 }
 
 impl Shared {
@@ -288,8 +314,22 @@ impl Client {
             max_wait: self.max_wait,
         };
         self.push(Kind::Utterance, |state| {
+            let _draft = state.drafts.remove(&self.id);
             state.utterances.push(self.id, job).map_err(drop_later)
         })
+    }
+
+    /// The features of what may turn out to be an utterance: encoded where no utterance waits, so that it is found at once
+    /// when it is one. Takes the place of the one before, if that still waits.
+    pub fn draft(&self, features: Load<Tensor>) {
+        let mut state = self.shared.lock();
+        let before = match state.is_closed {
+            true => Some(features),
+            false => state.drafts.insert(self.id, features),
+        };
+        drop(state);
+        drop(before);
+        self.shared.work.notify_all();
     }
 
     /// Jobs that wait; what is being encoded is not among them.
@@ -330,11 +370,12 @@ impl Drop for Client {
         let mut state = self.shared.lock();
         let frames = state.frames.remove_client(self.id);
         let utterances = state.utterances.remove_client(self.id);
+        let draft = state.drafts.remove(&self.id);
         state.clients.remove(&self.id);
         self.shared.limit_cache(&state);
         // What jobs hold is the client's: it is dropped without the lock.
         drop(state);
-        drop((frames, utterances));
+        drop((frames, utterances, draft));
     }
 }
 

@@ -7,7 +7,7 @@ use vita_model::prompt::{Media, MediaKind};
 use vita_model::vision::Prepared;
 use vita_model::{Vita, content_key};
 
-use super::{Answer, Encoded, Error, FrameJob, Load, Shared, Stats, UtteranceJob};
+use super::{Answer, Encoded, Error, FrameJob, Load, Shared, State, Stats, UtteranceJob};
 use crate::models::panic_text;
 
 /// What a thread that encodes needs.
@@ -32,7 +32,7 @@ impl Worker {
     /// Encodes utterances until the encoder is closed.
     pub fn hear(&self) {
         loop {
-            let jobs = self.shared.wait_for(|state| state.utterances.take());
+            let jobs = self.shared.wait_for(State::take_utterance);
             if jobs.is_empty() {
                 return;
             }
