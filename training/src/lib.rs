@@ -4,6 +4,7 @@
 //! `<cache>/training/<recipe>/<stage>` and takes up its work from there, however it ended.
 
 pub mod align;
+mod alignment;
 mod bar;
 mod curve;
 pub mod data;

@@ -219,6 +219,18 @@ impl Recipe {
                 "instruct: expected updates and batch-tokens above 0",
             ),
             (
+                self.align_audio.as_ref().is_some_and(|s| {
+                    s.updates == 0 || s.batch == 0 || !(0.0..=1.0).contains(&s.share)
+                }),
+                "align-audio: expected updates and batch above 0, and a share from 0 to 1",
+            ),
+            (
+                self.align_vision
+                    .as_ref()
+                    .is_some_and(|s| s.updates == 0 || s.batch == 0),
+                "align-vision: expected updates and batch above 0",
+            ),
+            (
                 stage.is_some_and(|s| s.learn.is_empty() && s.low_rank.is_none()),
                 "instruct: nothing learns; expected low-rank or learn",
             ),

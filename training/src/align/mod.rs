@@ -7,6 +7,7 @@
 mod marks;
 mod target;
 
+use crate::alignment::{chosen, descend};
 use crate::bar::bar;
 use crate::data::pictures::{Scene, read_scenes};
 use crate::features::{Found, Index};
@@ -16,7 +17,6 @@ use crate::{Error, Places, Recipe, Result, Split, Stage};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;
 use rand::Rng;
-use rand::seq::SliceRandom;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use target::{Role, SLOTS, Targets, Vocabulary};
 use vita_model::build::visual_connector;
 use vita_model::connector::{Detailed, PooledConnector};
 use vita_model::nn::{TensorMap, Variables, Weights};
-use vita_model::train::{AdamW, AdamWConfig, Gradients, Schedule};
+use vita_model::train::{AdamW, AdamWConfig};
 use vita_model::vision::{DETAIL_FEATURES, Details, efficientnet};
 use vita_model::{LoadOptions, Vita};
 
@@ -304,11 +304,7 @@ impl Aligner {
     }
 
     fn update(&mut self, training: &[&Seen], stage: &AlignVisionStage, step: u64) -> Result<f64> {
-        let passes = training.len().div_ceil(stage.batch) as u64;
-        let mut order: Vec<usize> = (0..training.len()).collect();
-        order.shuffle(&mut generator(self.seed, 20, step / passes));
-        let from = (step % passes) as usize * stage.batch;
-        let chosen = &order[from..(from + stage.batch).min(order.len())];
+        let chosen = chosen(training.len(), stage.batch, (self.seed, 20), step);
         let mut rng = generator(self.seed, 21, step);
         let mirrored: Vec<bool> = chosen.iter().map(|_| rng.random_bool(0.5)).collect();
         let pictures: Vec<&Seen> = chosen.iter().map(|&i| training[i]).collect();
@@ -327,16 +323,8 @@ impl Aligner {
         let kept = left_out(fine, DETAIL_FEATURES)?;
         inputs.details.fine = inputs.details.fine.broadcast_mul(&kept)?;
         let loss = self.loss(&inputs, &pictures, &mirrored)?;
-        let mut gradients = Gradients::of(self.optimiser.variables(), &loss.backward()?)?;
-        gradients.clip(1.0);
-        let schedule = Schedule {
-            peak: stage.peak,
-            warm_up: 50,
-            updates: stage.updates,
-            floor: 0.02,
-        };
-        self.optimiser.update(&gradients, |_| schedule.rate(step))?;
-        Ok(f64::from(loss.to_scalar::<f32>()?))
+        let rate = (stage.peak, stage.updates);
+        descend(&mut self.optimiser, &loss, rate, step)
     }
 
     /// The rows of a batch's vectors by role, and their targets.

@@ -3,6 +3,7 @@
 
 mod clip;
 
+use crate::alignment::{chosen, descend};
 use crate::bar::bar;
 use crate::instruct::{Checkpoint, Progress};
 use crate::sampler::{Draws, generator};
@@ -19,9 +20,7 @@ use std::time::{Duration, Instant};
 use vita_model::audio::{AudioEncoder, Transcriber, Transcribing, Whisper, WhisperDecoder};
 use vita_model::build::TRAINED_FILE;
 use vita_model::nn::Variables;
-use vita_model::train::{
-    AdamW, AdamWConfig, CrossEntropy, EarsLora, Gradients, LoraConfig, Schedule, cross_entropy,
-};
+use vita_model::train::{AdamW, AdamWConfig, CrossEntropy, EarsLora, LoraConfig, cross_entropy};
 use vita_model::{LoadOptions, Vita};
 
 /// Where the updates are, in the stage's folder: names as in a model's trained parts.
@@ -228,14 +227,10 @@ impl Tuner {
     }
 
     fn update(&mut self, training: &[Clip], stage: &AlignAudioStage, step: u64) -> Result<f64> {
-        let passes = training.len().div_ceil(stage.batch) as u64;
-        let mut order: Vec<usize> = (0..training.len()).collect();
-        order.shuffle(&mut generator(self.seed, 30, step / passes));
-        let from = (step % passes) as usize * stage.batch;
-        let chosen = &order[from..(from + stage.batch).min(order.len())];
+        let chosen = chosen(training.len(), stage.batch, (self.seed, 30), step);
         let mut rng = generator(self.seed, 31, step);
         let (mut thoughts, mut targets) = (Vec::new(), Vec::new());
-        for &i in chosen {
+        for i in chosen {
             let features = training[i].features(self.vita.ears()?)?;
             let encoded = self.encoder.forward(&masked(&features, &mut rng)?)?;
             let ids = self.transcriber()?.written(&training[i].words)?;
@@ -248,16 +243,8 @@ impl Tuner {
         }
         let logits = self.decoder.logits(&Tensor::cat(&thoughts, 0)?)?;
         let loss = cross_entropy(&logits, None, &CrossEntropy::mean(targets))?;
-        let mut gradients = Gradients::of(self.optimiser.variables(), &loss.backward()?)?;
-        gradients.clip(1.0);
-        let schedule = Schedule {
-            peak: stage.peak,
-            warm_up: 50,
-            updates: stage.updates,
-            floor: 0.02,
-        };
-        self.optimiser.update(&gradients, |_| schedule.rate(step))?;
-        Ok(f64::from(loss.to_scalar::<f32>()?))
+        let rate = (stage.peak, stage.updates);
+        descend(&mut self.optimiser, &loss, rate, step)
     }
 
     /// Reads clips as the model will, with the share of the updates that it gets.
