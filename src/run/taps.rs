@@ -1,5 +1,6 @@
 //! Probes on the source's output pads: when each stream last delivered, and what it carries.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub struct Taps {
     epoch: Instant,
     /// Locked for moments only: by streaming threads when a pad comes or goes, by the supervisor when it reads the clocks.
     streams: Mutex<Vec<Arc<Stream>>>,
+    /// That there were at once.
+    most_streams: AtomicUsize,
     /// What has come out at the far end.
     sinks: StreamClock,
 }
@@ -32,6 +35,7 @@ impl Taps {
         let taps = Arc::new(Self {
             epoch,
             streams: Mutex::default(),
+            most_streams: AtomicUsize::new(0),
             sinks: StreamClock::new(epoch),
         });
         match pipeline.by_name(SOURCE) {
@@ -70,7 +74,12 @@ impl Taps {
             clock: StreamClock::new(self.epoch),
             media: Mutex::new(pad.current_caps().and_then(|caps| media::of_caps(&caps))),
         });
-        self.lock().push(Arc::clone(&stream));
+        let count = {
+            let mut streams = self.lock();
+            streams.push(Arc::clone(&stream));
+            streams.len()
+        };
+        self.most_streams.fetch_max(count, Ordering::Relaxed);
         let mask = gst::PadProbeType::BUFFER
             | gst::PadProbeType::BUFFER_LIST
             | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -88,11 +97,14 @@ impl Taps {
         flow::judge(&self.states(), now, stall_timeout)
     }
 
-    /// No stream is still to deliver its first buffer.
+    /// No stream is still to deliver its first buffer, nor to come back: rtspsrc adds its pads anew, one after the other, when
+    /// it falls back from UDP to TCP.
     pub fn all_delivered(&self) -> bool {
-        self.states()
-            .iter()
-            .all(|(_, state)| *state != StreamState::Silent)
+        self.lock().len() >= self.most_streams.load(Ordering::Relaxed)
+            && self
+                .states()
+                .iter()
+                .all(|(_, state)| *state != StreamState::Silent)
     }
 
     /// Metadata is left out: it comes when there is some, so its silence is no stall.
