@@ -7,11 +7,9 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use vita_messages::kinds::{Speech, SpeechEdge};
+use vita_messages::kinds::{Source, SourceStatus};
 use vita_messages::testing::NatsServer;
-use vita_messages::{
-    BrokerErrorKind, Message, Options, Publisher, ServerUrl, SourceName, WallTime,
-};
+use vita_messages::{BrokerErrorKind, Message, Options, Publisher, ServerUrl, SourceName};
 
 /// Nothing here takes long; a busy machine may.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -21,24 +19,15 @@ fn options(server: &NatsServer, dir: &Path) -> Options {
     Options::new(servers, dir.join("spool"))
 }
 
-fn speech() -> Message {
-    let start = Speech {
-        edge: SpeechEdge::Start,
-        utterance_id: 1,
-        stream_time_ns: 20_000_000,
-        running_time_ns: 20_000_000,
-        capture_time: None,
-        start_stream_time_ns: None,
-        duration_ns: None,
-        accepted: None,
+fn up() -> Message {
+    let source = Source {
+        state: SourceStatus::Up,
         reason: None,
-        probability: 0.75,
+        attempt: 1,
+        next_retry: None,
+        media: Vec::new(),
     };
-    Message::new(
-        &SourceName::new("door").unwrap(),
-        WallTime::from_unix_ns(1_764_000_000_000_000_000),
-        start,
-    )
+    Message::now(&SourceName::new("door").unwrap(), source)
 }
 
 /// A claim of NATS about `subject`, signed by `issuer` (JWT with nkeys, version 2).
@@ -107,7 +96,7 @@ async fn a_credentials_file_lets_in_and_a_strangers_does_not() {
     let mut of_site = options(&server, dir.path());
     of_site.broker.credentials_file = Some(file);
     let publisher = Publisher::connect(of_site).await.unwrap();
-    publisher.publish(&speech()).unwrap();
+    publisher.publish(&up()).unwrap();
     assert_eq!(publisher.close(PATIENCE).await.remaining, 0);
 
     let file = dir.path().join("stranger.creds");

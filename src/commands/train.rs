@@ -6,7 +6,7 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 use vita_engine::models;
 use vita_model::{LoadOptions, Vita};
-use vita_training::{Places, Recipe, Stage, align, data, features, hear, instruct};
+use vita_training::{Places, Recipe, Stage, StageOptions, align, data, features, hear, instruct};
 
 use super::progress;
 
@@ -76,15 +76,14 @@ fn run_stage(
     resume: bool,
     stop_after: Option<Duration>,
 ) -> anyhow::Result<()> {
+    let options = StageOptions {
+        stop_after,
+        progress: true,
+    };
     match stage {
         Stage::Data => make_data(recipe, places),
         Stage::Pictures => make_pictures(recipe, places),
         Stage::Features => {
-            let progress = true;
-            let options = features::Options {
-                stop_after,
-                progress,
-            };
             let summary = features::run(recipe, places, &options)?;
             let (before, now, missing) = (summary.before, summary.now, summary.missing);
             println!("features: {now} files, {before} of them from earlier; {missing} missing");
@@ -94,11 +93,6 @@ fn run_stage(
             if recipe.align_audio.is_none() {
                 return Ok(());
             }
-            let progress = true;
-            let options = hear::Options {
-                stop_after,
-                progress,
-            };
             let summary = hear::run(recipe, places, &options)?;
             let (updates, measures) = (summary.updates, summary.measures);
             println!("align-audio: {updates} updates; split valid: {measures}");
@@ -109,11 +103,6 @@ fn run_stage(
             if recipe.align_vision.is_none() {
                 return Ok(());
             }
-            let progress = true;
-            let options = align::Options {
-                stop_after,
-                progress,
-            };
             let summary = align::run(recipe, places, &options)?;
             println!("align-vision: {} updates", summary.updates);
             println!("nearest word right: {}", align::shown(&summary.measures));

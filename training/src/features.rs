@@ -8,7 +8,7 @@ use crate::data::pictures::{SCENES_FILE, read_scenes};
 use crate::instruct::choose;
 use crate::media::widened;
 use crate::sampler::generator;
-use crate::{Error, Item, Places, Recipe, Result, Split, Stage, read_items};
+use crate::{Error, Item, Places, Recipe, Result, Split, Stage, StageOptions};
 use candle_core::{DType, Device, Tensor};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Instant, UNIX_EPOCH};
 use vita_model::Vita;
 use vita_model::audio::Transcript;
 use vita_model::connector::Heard;
@@ -26,7 +26,7 @@ use vita_model::vision::{Details, Seen};
 /// Files of one shard.
 const SHARD: usize = 128;
 /// Of the recordings.
-const SAMPLE_RATE_HZ: u32 = 16_000;
+pub(crate) const SAMPLE_RATE_HZ: u32 = 16_000;
 
 /// One kept file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -308,14 +308,6 @@ impl Entry {
     }
 }
 
-/// How far the stage is to go.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Stop after about so long; a later run goes on.
-    pub stop_after: Option<Duration>,
-    pub progress: bool,
-}
-
 /// What the stage has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -376,11 +368,8 @@ fn further(recipe: &Recipe, places: &Places) -> Result<Vec<PathBuf>> {
     Ok(learnt.map(|scene| scene.picture).collect())
 }
 
-pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
-    let mut items = Vec::new();
-    for file in &recipe.items {
-        items.extend(read_items(&places.folder.join(file))?);
-    }
+pub fn run(recipe: &Recipe, places: &Places, options: &StageOptions) -> Result<Summary> {
+    let items = recipe.items(places)?;
     let watched = recipe
         .instruct
         .as_ref()
@@ -403,10 +392,7 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
         let bar = bar(options.progress, "files", 0, wanted.len() as u64);
         let mut batch = Vec::new();
         for file in wanted {
-            if options
-                .stop_after
-                .is_some_and(|limit| began.elapsed() >= limit)
-            {
+            if options.is_over(began) {
                 break;
             }
             batch.push(encode(&vita, &file, &index)?);
@@ -446,7 +432,8 @@ fn encode(vita: &Vita, file: &Medium, index: &Index) -> Result<(Entry, Tensors)>
     Ok((entry, tensors))
 }
 
-fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
+/// Of a recording, at the rate of all of them.
+pub(crate) fn samples(path: &Path) -> Result<Vec<f32>> {
     let wav = vita_model::wav::read(path).map_err(|e| Error::format(path, e))?;
     if wav.sample_rate_hz != SAMPLE_RATE_HZ {
         let found = wav.sample_rate_hz;
@@ -455,11 +442,16 @@ fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
             format!("expected {SAMPLE_RATE_HZ} samples a second, found {found}"),
         ));
     }
+    Ok(wav.samples)
+}
+
+fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
+    let samples = samples(path)?;
     let ears = vita.ears()?;
-    let heard = ears.listen(&ears.features(&wav.samples)?)?;
+    let heard = ears.listen(&ears.features(&samples)?)?;
     let transcript = heard.transcript;
     let what = What::Sound {
-        seconds: wav.samples.len() as f64 / f64::from(SAMPLE_RATE_HZ),
+        seconds: samples.len() as f64 / f64::from(SAMPLE_RATE_HZ),
         text: transcript.text,
         average_log_probability: transcript.average_log_probability,
         lowest_log_probability: transcript.lowest_log_probability,

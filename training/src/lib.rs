@@ -25,5 +25,5 @@ mod words;
 pub use error::{Error, Result};
 pub use example::{Example, Examples};
 pub use item::{Item, Kind, Phrasing, Split, System, read_items};
-pub use recipe::{InstructStage, Mix, Places, Recipe, RecognitionErrors, Stage};
+pub use recipe::{InstructStage, Mix, Places, Recipe, RecognitionErrors, Stage, StageOptions};
 pub use sampler::{Draws, Sampler};

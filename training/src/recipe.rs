@@ -3,10 +3,11 @@
 use crate::align::AlignVisionStage;
 use crate::data::DataConfig;
 use crate::hear::AlignAudioStage;
-use crate::{Error, Result};
+use crate::{Error, Item, Result, read_items};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use vita_model::train::{AdamWConfig, LoraConfig};
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -203,6 +204,15 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// The items of all its files.
+    pub fn items(&self, places: &Places) -> Result<Vec<Item>> {
+        let mut items = Vec::new();
+        for file in &self.items {
+            items.extend(read_items(&places.folder.join(file))?);
+        }
+        Ok(items)
+    }
+
     fn validate(&self, path: &Path) -> Result<()> {
         let plain = !self.name.is_empty()
             && self
@@ -251,6 +261,22 @@ impl Recipe {
             Some((_, reason)) => Err(Error::format(path, reason)),
             None => Ok(()),
         }
+    }
+}
+
+/// How far a stage is to go that is taken up where it was.
+#[derive(Debug, Clone, Default)]
+pub struct StageOptions {
+    /// Stop after about so long; a later run goes on.
+    pub stop_after: Option<Duration>,
+    /// Show a progress bar.
+    pub progress: bool,
+}
+
+impl StageOptions {
+    pub(crate) fn is_over(&self, began: Instant) -> bool {
+        self.stop_after
+            .is_some_and(|limit| began.elapsed() >= limit)
     }
 }
 

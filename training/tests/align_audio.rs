@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vita_model::build::{self, Bases, Labels};
 use vita_model::checkpoint::Shards;
 use vita_model::{LoadOptions, Vita, wav};
-use vita_training::{Places, Recipe, Stage, hear};
+use vita_training::{Places, Recipe, Stage, StageOptions, hear};
 
 const RECIPE: &str = r#"
 name = "ears"
@@ -89,13 +89,13 @@ fn ears_learn_to_write_what_is_said() {
     let recipe = Recipe::load(&at("recipe.toml")).unwrap();
 
     // cut off half way, and taken up
-    let options = hear::Options {
+    let options = StageOptions {
         stop_after: Some(std::time::Duration::from_millis(1)),
-        ..hear::Options::default()
+        ..StageOptions::default()
     };
     let begun = hear::run(&recipe, &places, &options).unwrap();
     assert!(begun.updates < 16);
-    let summary = hear::run(&recipe, &places, &hear::Options::default()).unwrap();
+    let summary = hear::run(&recipe, &places, &StageOptions::default()).unwrap();
     assert_eq!(summary.updates, 16);
     assert_eq!(
         summary.file,
@@ -119,7 +119,7 @@ fn ears_learn_to_write_what_is_said() {
         again.folder.join("items.jsonl"),
     )
     .unwrap();
-    let error = hear::run(&recipe, &again, &hear::Options::default()).err();
+    let error = hear::run(&recipe, &again, &StageOptions::default()).err();
     let error = error.expect("tuned twice").to_string();
     assert!(error.contains("tuned already"), "{error}");
 }

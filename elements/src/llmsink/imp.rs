@@ -11,8 +11,8 @@ use vita_engine::room::{Event, Room};
 use vita_messages::kinds::SourceReasonKind;
 
 use super::{
-    intake, intake::duration, message, nats, nats::Nats, outbox::Outbox, overload::Overload,
-    pads::Pads, settings::Settings,
+    intake::duration, message, nats, nats::Nats, outbox::Outbox, overload::Overload, pads::Pads,
+    settings::Settings,
 };
 use crate::common::{self, lock, media};
 
@@ -128,19 +128,6 @@ impl LlmSink {
             _ => return gst::Pad::event_default(pad, Some(&*self.obj()), event),
         }
         true
-    }
-
-    /// Whether somebody speaks, and what is lost of it, where the encoders hand it on.
-    fn custom_event(&self, structure: &gst::StructureRef, session: &Session) {
-        if let Some(nats) = &session.nats {
-            // What is told of a stream comes after the stream.
-            nats.up();
-            nats.tell(structure);
-        }
-        let lost = intake::lost(structure).map(|lost| session.room.lost(lost));
-        if let Some(Err(error)) = lost {
-            gst::warning!(CAT, imp = self, "a lost utterance is not told of: {error}");
-        }
     }
 
     fn with_pad(&self, pad: &gst::Pad, change: impl FnOnce(&mut super::pads::PadState)) {

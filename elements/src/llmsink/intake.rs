@@ -25,7 +25,7 @@ fn is_live(pad: &gst::Pad) -> bool {
 }
 
 /// What vitaencoder's event `vita-dropped` tells.
-pub(super) fn lost(structure: &gst::StructureRef) -> Option<LostUtterance> {
+fn lost(structure: &gst::StructureRef) -> Option<LostUtterance> {
     if structure.name() != "vita-dropped" {
         return None;
     }
@@ -46,6 +46,19 @@ pub(super) fn lost(structure: &gst::StructureRef) -> Option<LostUtterance> {
 }
 
 impl LlmSink {
+    /// Whether somebody speaks, and what is lost of it, where the encoders hand it on.
+    pub(super) fn custom_event(&self, structure: &gst::StructureRef, session: &Session) {
+        if let Some(nats) = &session.nats {
+            // What is told of a stream comes after the stream.
+            nats.up();
+            nats.tell(structure);
+        }
+        let lost = lost(structure).map(|lost| session.room.lost(lost));
+        if let Some(Err(error)) = lost {
+            gst::warning!(CAT, imp = self, "a lost utterance is not told of: {error}");
+        }
+    }
+
     /// Waits for PLAYING, as a sink does, and hands out what to work with.
     pub(super) fn enter(&self, pad: &gst::Pad) -> Result<Session, gst::FlowError> {
         let mut state = lock(&self.state);

@@ -120,7 +120,8 @@ impl Ears {
         }
     }
 
-    fn frames_per_second(&self) -> f64 {
+    /// Of the features.
+    pub fn frames_per_second(&self) -> f64 {
         f64::from(self.fbank.sample_rate_hz()) / self.fbank.frame_shift() as f64
     }
 }

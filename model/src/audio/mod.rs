@@ -9,10 +9,11 @@ pub mod whisper;
 pub use adapter::{AdapterConfig, AudioAdapter};
 pub use ears::{AudioEncoder, Ears, Transcribing, Utterance};
 pub use whale::{Whale, WhaleConfig};
+pub(crate) use whisper::merge_updates;
 pub use whisper::{
-    DecoderConfig, DecoderState, Transcriber, Transcript, Whisper, WhisperConfig, WhisperDecoder,
+    DecoderConfig, DecoderState, Transcriber, Transcript, UPDATES_PREFIX, Whisper, WhisperConfig,
+    WhisperDecoder,
 };
-pub(crate) use whisper::{UPDATES_PREFIX, merge_updates};
 
 use candle_core::Tensor;
 

@@ -11,7 +11,8 @@ mod whisper;
 
 pub use join::join;
 
-use crate::audio::{UPDATES_PREFIX, merge_updates};
+pub use crate::audio::UPDATES_PREFIX as EARS_PREFIX;
+use crate::audio::merge_updates;
 use crate::checkpoint::{Gguf, Shards, TensorInfo, TorchFile};
 use crate::connector::{PooledConfig, PooledConnector, TranscriptConfig, TranscriptConnector};
 use crate::nn::Source;
@@ -136,27 +137,12 @@ pub struct Report {
 struct Generation {
     suppress_ids: Vec<u32>,
     suppress_ids_begin: Vec<u32>,
-    #[serde(default = "untuned_silence_ms")]
-    tail_silence_ms: u64,
 }
 
-/// As published, Whisper tells the end of an utterance best from this much silence.
-fn untuned_silence_ms() -> u64 {
-    2_500
-}
+/// Silence behind an utterance from which Whisper as published tells the end best.
+const PUBLISHED_SILENCE_MS: u64 = 2_500;
 
-impl Generation {
-    /// Ears that were tuned to sounds know the end from less silence, and may write nothing.
-    fn of_ears(mut self, tuned: bool) -> Self {
-        if tuned {
-            self.tail_silence_ms = TUNED_SILENCE_MS;
-            self.suppress_ids_begin.retain(|&id| id != END_OF_TEXT);
-        }
-        self
-    }
-}
-
-/// Silence behind an utterance for tuned ears: what they are tuned with.
+/// The same for tuned ears: what they are tuned with.
 pub const TUNED_SILENCE_MS: u64 = 500;
 
 /// Of the English Whispers.
@@ -191,7 +177,15 @@ pub fn build(
     let words = crate::error::read_file(&bases.ears.join("tokenizer.json"))?;
     write(&out.join(EARS_TOKENIZER_FILE), &words)?;
     let settings = bases.ears.join("config.json");
-    let generation: Generation = crate::checkpoint::read_json(&settings)?;
+    let mut generation: Generation = crate::checkpoint::read_json(&settings)?;
+    let mut silence_ms = PUBLISHED_SILENCE_MS;
+    if tuned {
+        silence_ms = TUNED_SILENCE_MS;
+        // they were tuned to sounds, too, of which there is nothing to write
+        generation
+            .suppress_ids_begin
+            .retain(|&id| id != END_OF_TEXT);
+    }
 
     at("eyes", 0.85);
     save(&out.join(EYES_FILE), &eyes(&bases.eyes)?)?;
@@ -209,7 +203,7 @@ pub fn build(
     let (tensors, untrained) = trained_parts(trained, &gguf, &vision, widths)?;
     let updates = tensors.keys().any(|name| name.starts_with("lora."));
     save(&out.join(TRAINED_FILE), &tensors)?;
-    let manifest = manifest(&ears, &generation.of_ears(tuned), &vision, updates);
+    let manifest = manifest(&ears, (&generation, silence_ms), &vision, updates);
     write(
         &out.join(crate::checkpoint::manifest::FILE_NAME),
         manifest.as_bytes(),
@@ -300,7 +294,7 @@ fn trained_parts(
         untrained.push("language model");
     }
     for info in others {
-        if !info.name.starts_with("lora.") && !info.name.starts_with(UPDATES_PREFIX) {
+        if !info.name.starts_with("lora.") && !info.name.starts_with(EARS_PREFIX) {
             return Err(Error::UnknownTensor {
                 file: info.file.display().to_string(),
                 tensor: info.name,
@@ -315,7 +309,7 @@ fn trained_parts(
 
 fn manifest(
     ears: &whisper::Ears,
-    generation: &Generation,
+    (generation, silence_ms): (&Generation, u64),
     vision: &PooledConfig,
     updates: bool,
 ) -> String {
@@ -353,7 +347,7 @@ thing-percent = {THING_PERCENT}
 [audio]
 encoder = "whisper"
 weights = {{ file = "{EARS_FILE}", prefix = "encoder" }}
-tail-silence-ms = {silence}
+tail-silence-ms = {silence_ms}
 connector = {{ kind = "transcript", pooled = {pooled}, hidden = {audio_hidden}, markers = {markers:?} }}
 connector-weights = {{ file = "{TRAINED_FILE}", prefix = "audio" }}
 
@@ -392,7 +386,6 @@ stop = ["<|im_end|>"]
         visual_hidden = vision.hidden,
         slots = vision.slots,
         details = vision.details,
-        silence = generation.tail_silence_ms,
         pooled = audio.pooled,
         audio_hidden = audio.hidden,
         markers = audio.markers,

@@ -156,16 +156,17 @@ impl Eyes {
                 return Err(Error::Input(reason.into()));
             }
         };
+        let finds = found.into_iter().map(|finds| (finds.found, finds.faint));
+        let (found, faint): (Vec<_>, Vec<_>) = finds.unzip();
         let details = match connector.is_detailed() {
             true => {
-                let faint: Vec<_> = found.iter().map(|finds| finds.faint.clone()).collect();
                 let pixels = efficientnet::unnormalised(&prepared.pixels)?;
                 Some(Details::of(&fine, &pixels, &faint)?)
             }
             false => None,
         };
         let pictures = recognised.into_iter().zip(found).enumerate();
-        let seen = pictures.map(|(i, (recognised, Finds { found, .. }))| {
+        let seen = pictures.map(|(i, (recognised, found))| {
             let finds = detector.as_ref().map(|detector| detector.words(&found));
             let names = names.as_ref().map(|names| names.words(&recognised));
             Ok(Seen {

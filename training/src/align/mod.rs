@@ -7,13 +7,11 @@
 mod marks;
 mod target;
 
-use crate::alignment::{chosen, descend};
-use crate::bar::bar;
+use crate::alignment::{Alignment, Goal, chosen, learn};
 use crate::data::pictures::{Scene, read_scenes};
 use crate::features::{Found, Index};
-use crate::instruct::{Checkpoint, Progress};
-use crate::sampler::{Draws, generator};
-use crate::{Error, Places, Recipe, Result, Split, Stage};
+use crate::sampler::generator;
+use crate::{Error, Places, Recipe, Result, Split, Stage, StageOptions};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;
 use rand::Rng;
@@ -21,7 +19,6 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use target::{Role, SLOTS, Targets, Vocabulary};
 use vita_model::build::visual_connector;
 use vita_model::connector::{Detailed, PooledConnector};
@@ -49,7 +46,6 @@ fn weight(role: Role) -> f64 {
 
 /// Channels of the feature map that are left out in training, so that no picture is known by heart.
 const DROPPED: f64 = 0.2;
-const SAVE_EVERY: Duration = Duration::from_secs(60);
 const MEASURE_UPDATES: u64 = 200;
 
 /// Section `[align-vision]` of a recipe.
@@ -72,13 +68,6 @@ impl Default for AlignVisionStage {
             weight_decay: 0.02,
         }
     }
-}
-
-/// How far the stage is to go.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    pub stop_after: Option<Duration>,
-    pub progress: bool,
 }
 
 /// Right words by split and role, and what was asked.
@@ -158,14 +147,12 @@ impl Words {
 }
 
 /// Learns. What it ends with is in [`ALIGNED_FILE`].
-pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
+pub fn run(recipe: &Recipe, places: &Places, options: &StageOptions) -> Result<Summary> {
     let Some(stage) = recipe.align_vision.clone() else {
         return Err(Error::Input(
             "the recipe has no section [align-vision]".into(),
         ));
     };
-    let folder = places.stage(Stage::AlignVision);
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let seen = pictures(places)?;
     let scenes: Vec<Scene> = seen.iter().map(|seen| seen.scene.clone()).collect();
     let vita = Vita::load(&places.model, &LoadOptions::default())?;
@@ -173,11 +160,6 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
     let hidden = vita.lm().config().hidden_size;
     drop(vita);
     let mut aligner = Aligner::new(&stage, recipe.seed, words, hidden)?;
-    let mut done = 0;
-    if let Some(checkpoint) = Checkpoint::newest(&folder)? {
-        done = checkpoint.progress.step;
-        aligner.optimiser.restore(&checkpoint.state, done)?;
-    }
     let training: Vec<&Seen> = seen
         .iter()
         .filter(|s| s.scene.split == Split::Train)
@@ -187,44 +169,24 @@ pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summar
             "no picture of the split train has features: run the stages pictures and features first".into(),
         ));
     }
-    let began = Instant::now();
-    let mut saved = Instant::now();
-    let bar = bar(options.progress, "updates", done, stage.updates);
-    let save = |aligner: &Aligner, step| {
-        let draws = Draws::default();
-        Checkpoint::save(
-            &folder,
-            Progress { step, draws },
-            &aligner.optimiser.state()?,
-        )
+    let goal = Goal {
+        updates: stage.updates,
+        peak: stage.peak,
+        measured: MEASURE_UPDATES,
     };
-    while done < stage.updates
-        && options
-            .stop_after
-            .is_none_or(|limit| began.elapsed() < limit)
-    {
-        let loss = aligner.update(&training, &stage, done)?;
-        done += 1;
-        bar.set_position(done);
-        bar.set_message(format!("loss {loss:.3}"));
-        if done.is_multiple_of(MEASURE_UPDATES) {
-            let measures = shown(&aligner.measure(&seen, Split::Valid)?);
-            tracing::info!(update = done, loss, "{measures}");
-            bar.println(measures);
-        }
-        if saved.elapsed() >= SAVE_EVERY {
-            save(&aligner, done)?;
-            saved = Instant::now();
-        }
-    }
-    save(&aligner, done)?;
-    bar.finish_and_clear();
-    let file = folder.join(ALIGNED_FILE);
+    let mut learning = Learning {
+        aligner: &mut aligner,
+        training: &training,
+        seen: &seen,
+        batch: stage.batch,
+    };
+    let updates = learn(&mut learning, (places, Stage::AlignVision), &goal, options)?;
+    let file = places.stage(Stage::AlignVision).join(ALIGNED_FILE);
     vita_model::train::save(&file, &aligner.tensors(), true)?;
     let mut measures = aligner.measure(&seen, Split::Valid)?;
     measures.extend(aligner.measure(&seen, Split::Test)?);
     Ok(Summary {
-        updates: done,
+        updates,
         measures,
         file,
     })
@@ -271,6 +233,28 @@ struct Aligner {
     seed: u64,
 }
 
+/// The connector, and the pictures that it learns from and is measured with.
+struct Learning<'a> {
+    aligner: &'a mut Aligner,
+    training: &'a [&'a Seen],
+    seen: &'a [Seen],
+    batch: usize,
+}
+
+impl Alignment for Learning<'_> {
+    fn optimiser(&mut self) -> &mut AdamW {
+        &mut self.aligner.optimiser
+    }
+
+    fn loss(&self, step: u64) -> Result<Tensor> {
+        self.aligner.loss_of(self.training, self.batch, step)
+    }
+
+    fn valid(&self) -> Result<String> {
+        Ok(shown(&self.aligner.measure(self.seen, Split::Valid)?))
+    }
+}
+
 impl Aligner {
     fn new(stage: &AlignVisionStage, seed: u64, words: Words, hidden: usize) -> Result<Self> {
         let config = visual_connector();
@@ -303,8 +287,9 @@ impl Aligner {
         })
     }
 
-    fn update(&mut self, training: &[&Seen], stage: &AlignVisionStage, step: u64) -> Result<f64> {
-        let chosen = chosen(training.len(), stage.batch, (self.seed, 20), step);
+    /// Of the update behind `step` others.
+    fn loss_of(&self, training: &[&Seen], batch: usize, step: u64) -> Result<Tensor> {
+        let chosen = chosen(training.len(), batch, (self.seed, 20), step);
         let mut rng = generator(self.seed, 21, step);
         let mirrored: Vec<bool> = chosen.iter().map(|_| rng.random_bool(0.5)).collect();
         let pictures: Vec<&Seen> = chosen.iter().map(|&i| training[i]).collect();
@@ -322,9 +307,7 @@ impl Aligner {
         inputs.maps = inputs.maps.broadcast_mul(&left_out(all, all)?)?;
         let kept = left_out(fine, DETAIL_FEATURES)?;
         inputs.details.fine = inputs.details.fine.broadcast_mul(&kept)?;
-        let loss = self.loss(&inputs, &pictures, &mirrored)?;
-        let rate = (stage.peak, stage.updates);
-        descend(&mut self.optimiser, &loss, rate, step)
+        self.loss(&inputs, &pictures, &mirrored)
     }
 
     /// The rows of a batch's vectors by role, and their targets.

@@ -1,4 +1,5 @@
-use crate::{Error, Item, Result};
+use crate::features::{SAMPLE_RATE_HZ, samples};
+use crate::{Item, Result};
 use candle_core::Tensor;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -6,10 +7,7 @@ use std::path::PathBuf;
 use vita_model::audio::Ears;
 use vita_model::build::TUNED_SILENCE_MS;
 
-const SAMPLES_PER_MS: u64 = 16;
-
-/// Frames of Whisper's features in a second.
-const FRAMES_PER_SECOND: f64 = 100.0;
+const SAMPLES_PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1_000;
 
 /// Twelve seconds. What is longer is cut at pauses when it is read, and nobody knows which words go where.
 const LONGEST_BYTES: u64 = 12 * 1_000 * SAMPLES_PER_MS * 2;
@@ -36,13 +34,8 @@ impl Clip {
 
     /// Features `[frames, bins]`, with the silence behind it that tuned ears are given.
     pub fn features(&self, ears: &Ears) -> Result<Tensor> {
-        let wav = vita_model::wav::read(&self.audio).map_err(|e| Error::format(&self.audio, e))?;
         let silence = (TUNED_SILENCE_MS * SAMPLES_PER_MS) as usize;
-        Ok(ears.features_before(&wav.samples, silence)?)
-    }
-
-    pub fn seconds(&self, features: &Tensor) -> Result<f64> {
-        Ok(features.dim(0)? as f64 / FRAMES_PER_SECOND)
+        Ok(ears.features_before(&samples(&self.audio)?, silence)?)
     }
 }
 

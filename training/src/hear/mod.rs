@@ -3,12 +3,10 @@
 
 mod clip;
 
-use crate::alignment::{chosen, descend};
-use crate::bar::bar;
-use crate::instruct::{Checkpoint, Progress};
-use crate::sampler::{Draws, generator};
+use crate::alignment::{Alignment, Goal, chosen, learn};
+use crate::sampler::generator;
 use crate::words::word_errors;
-use crate::{Error, Item, Places, Recipe, Result, Split, Stage, read_items};
+use crate::{Error, Places, Recipe, Result, Split, Stage, StageOptions};
 use candle_core::Tensor;
 use clip::{Clip, masked};
 use rand::seq::SliceRandom;
@@ -16,17 +14,14 @@ use serde::Deserialize;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use vita_model::audio::{AudioEncoder, Transcriber, Transcribing, Whisper, WhisperDecoder};
-use vita_model::build::TRAINED_FILE;
+use vita_model::build::{EARS_PREFIX, TRAINED_FILE};
 use vita_model::nn::Variables;
 use vita_model::train::{AdamW, AdamWConfig, CrossEntropy, EarsLora, LoraConfig, cross_entropy};
 use vita_model::{LoadOptions, Vita};
 
 /// Where the updates are, in the stage's folder: names as in a model's trained parts.
 pub const TUNED_FILE: &str = "ears.safetensors";
-
-const SAVE_EVERY: Duration = Duration::from_secs(60);
 
 /// Section `[align-audio]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -65,13 +60,6 @@ impl Default for AlignAudioStage {
     }
 }
 
-/// How far the stage is to go.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    pub stop_after: Option<Duration>,
-    pub progress: bool,
-}
-
 /// How the split valid is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Measures {
@@ -102,49 +90,22 @@ pub struct Summary {
 }
 
 /// Learns. What it ends with is in [`TUNED_FILE`].
-pub fn run(recipe: &Recipe, places: &Places, options: &Options) -> Result<Summary> {
+pub fn run(recipe: &Recipe, places: &Places, options: &StageOptions) -> Result<Summary> {
     let missing = || Error::Input("the recipe has no section [align-audio]".into());
     let stage = recipe.align_audio.clone().ok_or_else(missing)?;
-    let folder = places.stage(Stage::AlignAudio);
-    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let (training, valid) = clips(recipe, places, &stage)?;
-    let mut tuner = Tuner::load(recipe, places, &stage)?;
-    let mut done = 0;
-    if let Some(checkpoint) = Checkpoint::newest(&folder)? {
-        done = checkpoint.progress.step;
-        tuner.optimiser.restore(&checkpoint.state, done)?;
-    }
-    let began = Instant::now();
-    let mut saved = Instant::now();
-    let bar = bar(options.progress, "updates", done, stage.updates);
-    let save = |tuner: &Tuner, step| {
-        let draws = Draws::default();
-        let progress = Progress { step, draws };
-        Checkpoint::save(&folder, progress, &tuner.optimiser.state()?)
+    let mut tuner = Tuner::load(recipe.seed, places, &stage, (training, valid))?;
+    let goal = Goal {
+        updates: stage.updates,
+        peak: stage.peak,
+        measured: stage.validate_updates,
     };
-    let out_of_time = || options.stop_after.is_some_and(|t| began.elapsed() >= t);
-    while done < stage.updates && !out_of_time() {
-        let loss = tuner.update(&training, &stage, done)?;
-        done += 1;
-        bar.set_position(done);
-        bar.set_message(format!("loss {loss:.3}"));
-        if done.is_multiple_of(stage.validate_updates.max(1)) {
-            let measures = tuner.measure(&valid)?;
-            tracing::info!(update = done, loss, "{measures}");
-            bar.println(format!("{done}: loss {loss:.3}, {measures}"));
-        }
-        if saved.elapsed() >= SAVE_EVERY {
-            save(&tuner, done)?;
-            saved = Instant::now();
-        }
-    }
-    save(&tuner, done)?;
-    bar.finish_and_clear();
-    let file = folder.join(TUNED_FILE);
+    let updates = learn(&mut tuner, (places, Stage::AlignAudio), &goal, options)?;
+    let file = places.stage(Stage::AlignAudio).join(TUNED_FILE);
     vita_model::train::save(&file, &tuner.lora.tensors(stage.share)?, true)?;
     Ok(Summary {
-        updates: done,
-        measures: tuner.measure(&valid)?,
+        updates,
+        measures: tuner.measure()?,
         file,
     })
 }
@@ -155,10 +116,7 @@ fn clips(
     places: &Places,
     stage: &AlignAudioStage,
 ) -> Result<(Vec<Clip>, Vec<Clip>)> {
-    let mut items: Vec<Item> = Vec::new();
-    for file in &recipe.items {
-        items.extend(read_items(&places.folder.join(file))?);
-    }
+    let mut items = recipe.items(places)?;
     let mut known = HashSet::new();
     items.retain(|item| {
         item.audio
@@ -189,12 +147,20 @@ struct Tuner {
     /// The ears with what learns.
     encoder: Whisper,
     decoder: WhisperDecoder,
-    seed: u64,
+    training: Vec<Clip>,
+    valid: Vec<Clip>,
+    batch: usize,
     share: f64,
+    seed: u64,
 }
 
 impl Tuner {
-    fn load(recipe: &Recipe, places: &Places, stage: &AlignAudioStage) -> Result<Self> {
+    fn load(
+        seed: u64,
+        places: &Places,
+        stage: &AlignAudioStage,
+        (training, valid): (Vec<Clip>, Vec<Clip>),
+    ) -> Result<Self> {
         tuned_already(places)?;
         // nothing of the model itself learns, but gradients pass it
         let options = LoadOptions {
@@ -204,7 +170,7 @@ impl Tuner {
         let vita = Vita::load(&places.model, &options)?;
         let ears = ears(&vita)?;
         let (encoder, decoder) = (&ears.encoder, ears.transcriber.decoder());
-        let lora = EarsLora::new(stage.low_rank, encoder, decoder, recipe.seed)?;
+        let lora = EarsLora::new(stage.low_rank, encoder, decoder, seed)?;
         let (encoder, decoder) = lora.attach(encoder, decoder)?;
         let adamw = AdamWConfig {
             weight_decay: stage.weight_decay,
@@ -217,8 +183,11 @@ impl Tuner {
             optimiser,
             encoder,
             decoder,
-            seed: recipe.seed,
+            training,
+            valid,
+            batch: stage.batch,
             share: stage.share,
+            seed,
         })
     }
 
@@ -226,36 +195,16 @@ impl Tuner {
         Ok(&ears(&self.vita)?.transcriber)
     }
 
-    fn update(&mut self, training: &[Clip], stage: &AlignAudioStage, step: u64) -> Result<f64> {
-        let chosen = chosen(training.len(), stage.batch, (self.seed, 30), step);
-        let mut rng = generator(self.seed, 31, step);
-        let (mut thoughts, mut targets) = (Vec::new(), Vec::new());
-        for i in chosen {
-            let features = training[i].features(self.vita.ears()?)?;
-            let encoded = self.encoder.forward(&masked(&features, &mut rng)?)?;
-            let ids = self.transcriber()?.written(&training[i].words)?;
-            let given = self.transcriber()?.opening();
-            let hidden = self
-                .decoder
-                .forward(&ids[..ids.len() - 1], &encoded.values)?;
-            thoughts.push(hidden.narrow(0, given - 1, ids.len() - given)?);
-            targets.extend_from_slice(&ids[given..]);
-        }
-        let logits = self.decoder.logits(&Tensor::cat(&thoughts, 0)?)?;
-        let loss = cross_entropy(&logits, None, &CrossEntropy::mean(targets))?;
-        let rate = (stage.peak, stage.updates);
-        descend(&mut self.optimiser, &loss, rate, step)
-    }
-
     /// Reads clips as the model will, with the share of the updates that it gets.
-    fn measure(&self, clips: &[Clip]) -> Result<Measures> {
+    fn measure(&self) -> Result<Measures> {
         let ears = ears(&self.vita)?;
         let (encoder, decoder) = (&ears.encoder, ears.transcriber.decoder());
         let (encoder, decoder) = self.lora.attach_frozen(encoder, decoder, self.share)?;
         let mut measures = Measures::default();
-        for clip in clips {
-            let features = clip.features(self.vita.ears()?)?;
-            let seconds = clip.seconds(&features)?;
+        for clip in &self.valid {
+            let heard = self.vita.ears()?;
+            let features = clip.features(heard)?;
+            let seconds = features.dim(0)? as f64 / heard.frames_per_second();
             let encoded = encoder.forward(&features)?;
             let read = self.transcriber()?.read_with(&decoder, &encoded, seconds)?;
             let (errors, words) = word_errors(&clip.words, &read.text);
@@ -265,6 +214,36 @@ impl Tuner {
             measures.utterances += 1;
         }
         Ok(measures)
+    }
+}
+
+impl Alignment for Tuner {
+    fn optimiser(&mut self) -> &mut AdamW {
+        &mut self.optimiser
+    }
+
+    fn loss(&self, step: u64) -> Result<Tensor> {
+        let chosen = chosen(self.training.len(), self.batch, (self.seed, 30), step);
+        let mut rng = generator(self.seed, 31, step);
+        let (mut thoughts, mut targets) = (Vec::new(), Vec::new());
+        for i in chosen {
+            let clip = &self.training[i];
+            let features = clip.features(self.vita.ears()?)?;
+            let encoded = self.encoder.forward(&masked(&features, &mut rng)?)?;
+            let ids = self.transcriber()?.written(&clip.words)?;
+            let given = self.transcriber()?.opening();
+            let hidden = self
+                .decoder
+                .forward(&ids[..ids.len() - 1], &encoded.values)?;
+            thoughts.push(hidden.narrow(0, given - 1, ids.len() - given)?);
+            targets.extend_from_slice(&ids[given..]);
+        }
+        let logits = self.decoder.logits(&Tensor::cat(&thoughts, 0)?)?;
+        Ok(cross_entropy(&logits, None, &CrossEntropy::mean(targets))?)
+    }
+
+    fn valid(&self) -> Result<String> {
+        Ok(self.measure()?.to_string())
     }
 }
 
@@ -285,7 +264,7 @@ fn tuned_already(places: &Places) -> Result<()> {
         return Ok(());
     }
     let infos = vita_model::checkpoint::Shards::from_file(&file)?.infos();
-    match infos.iter().any(|info| info.name.starts_with("ears.")) {
+    match infos.iter().any(|info| info.name.starts_with(EARS_PREFIX)) {
         true => Err(Error::format(
             &file,
             "these ears were tuned already: build the model to begin with without that (vita model build --trained)",

@@ -16,7 +16,6 @@ use crate::record::{Line, Record};
 use crate::sampler::{Sampler, generator};
 use crate::{
     Error, Example, Examples, InstructStage, Item, Kind, Places, Recipe, Result, Split, Stage,
-    read_items,
 };
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -54,15 +53,6 @@ fn stage_of(recipe: &Recipe) -> Result<&InstructStage> {
     recipe.instruct.as_ref().ok_or_else(missing)
 }
 
-/// The items of all files of a recipe.
-fn all_items(recipe: &Recipe, places: &Places) -> Result<Vec<Item>> {
-    let mut items = Vec::new();
-    for file in &recipe.items {
-        items.extend(read_items(&places.folder.join(file))?);
-    }
-    Ok(items)
-}
-
 /// One run's parts.
 pub struct Run {
     stage: InstructStage,
@@ -83,7 +73,7 @@ impl Run {
         let folder = places.stage(Stage::Instruct);
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let mut learner = Learner::load(&places.model, &stage, recipe.seed)?;
-        let items = all_items(recipe, places)?;
+        let items = recipe.items(places)?;
         let vita = learner.vita().clone();
         let store = Store::open(&vita, places, &items)?;
         let examples = Examples::new(vita, recipe, store, &items);

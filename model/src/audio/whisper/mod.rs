@@ -12,8 +12,8 @@ mod updates;
 pub use decoder::{DecoderConfig, DecoderState, WhisperDecoder};
 pub use encoder::Whisper;
 pub use transcriber::{Transcriber, Transcript};
-pub use updates::Matrix;
-pub(crate) use updates::{PREFIX as UPDATES_PREFIX, merge as merge_updates};
+pub(crate) use updates::merge as merge_updates;
+pub use updates::{Matrix, PREFIX as UPDATES_PREFIX};
 
 use crate::{Error, Result};
 use serde::Deserialize;

@@ -18,7 +18,7 @@ pub(super) fn named<'a, const N: usize>(
 }
 
 /// What the names of updates begin with in files: `ears.<place>.a` `[rank, in]`, `.b` `[out, rank]`.
-pub(crate) const PREFIX: &str = "ears.";
+pub const PREFIX: &str = "ears.";
 
 /// Puts the updates of a file into a model's tensors: each `<place>.weight` becomes `weight + b·a`, in its own type. Says
 /// how many there were.
