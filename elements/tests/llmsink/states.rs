@@ -1,8 +1,10 @@
 //! State changes, pads that come and go, models that are not there.
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use vita_engine::room::{Room, RoomSettings};
 
 use crate::bench::*;
 
@@ -83,6 +85,47 @@ fn stopping_does_not_wait_for_an_answer() {
     bench.pipeline.set_state(gst::State::Ready).unwrap();
     let answer = bench.until("vita-answer");
     assert_eq!(answer.get::<&str>("cut-off"), Ok("closed"));
+}
+
+/// A model that is at one step for as long as what this returns is there.
+fn one_long_step() -> (Room, mpsc::Sender<()>) {
+    let (release, released) = mpsc::channel::<()>();
+    let (begin, begun) = mpsc::channel();
+    let hold_up = Box::new(move |_| {
+        if begin.send(()).is_ok() {
+            let _ = released.recv();
+        }
+    });
+    let room = model().open_room(RoomSettings::default(), hold_up).unwrap();
+    room.ask("Hello?").unwrap();
+    begun.recv_timeout(PATIENCE).unwrap();
+    // what it tells later holds nobody up
+    drop(begun);
+    (room, release)
+}
+
+#[test]
+fn going_to_null_does_not_wait_for_a_step_that_lasts() {
+    let mut bench = Bench::play(&["text", "audio"], "max-tokens=5");
+    bench.ask("Are you there?");
+    bench.until("vita-answer");
+    let (room, release) = one_long_step();
+    assert_ne!(bench.ask("And now?"), 0);
+    bench.say(1, 2000);
+    let (done, is_done) = mpsc::channel();
+    let pipeline = bench.pipeline.clone();
+    let stopping = std::thread::spawn(move || {
+        pipeline.set_state(gst::State::Null).unwrap();
+        done.send(()).unwrap();
+    });
+    let stopped = is_done.recv_timeout(PATIENCE);
+    drop((release, room));
+    assert!(stopped.is_ok(), "it waits for the model");
+    stopping.join().unwrap();
+    // and the model serves those who come after
+    bench.pipeline.set_state(gst::State::Playing).unwrap();
+    assert_ne!(bench.ask("Are you there again?"), 0);
+    bench.until("vita-answer");
 }
 
 #[test]
