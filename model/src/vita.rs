@@ -17,7 +17,8 @@ use crate::vision::{Eyes, Prepared};
 use crate::{Error, Result};
 use ::image::RgbImage;
 use candle_core::{DType, Tensor};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use foldhash::quality::FixedState;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -203,9 +204,9 @@ impl Vita {
     }
 }
 
-/// A hash of a tensor's values and shape: the [`Media::key`] of prepared pixels `[3, height, width]` or of features.
+/// A hash of a tensor's values and shape, the same in every process: the [`Media::key`] of prepared pixels `[3, height, width]` or of features.
 pub fn content_key(content: &Tensor) -> Result<u64> {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FixedState::default().build_hasher();
     content.dims().hash(&mut hasher);
     let values = content
         .flatten_all()?

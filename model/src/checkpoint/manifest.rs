@@ -39,7 +39,7 @@ pub struct LanguagePart {
     pub tokenizer: Option<String>,
     /// Embeddings of tokens that were added behind the model's own, tensor `rows` `[tokens, hidden]`.
     pub added_rows: Option<File>,
-    /// Low-rank updates of the attention's projections: tensors `lora.<layer>.<q|k|v|o>.<a|b>`.
+    /// Low-rank updates of projections: tensors `lora.<layer>.<q|k|v|o|down>.<a|b>`.
     pub updates: Option<File>,
 }
 

@@ -20,26 +20,39 @@ struct Run<'a> {
     cache: Option<&'a KvCache>,
 }
 
-/// The projections of attention that low-rank updates are made for.
+/// The projections that low-rank updates are made for: those of attention, and the one that leaves a dense
+/// feed-forward layer. Experts have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Projection {
     Q,
     K,
     V,
     O,
+    Down,
 }
 
 impl Projection {
-    pub const ALL: [Self; 4] = [Self::Q, Self::K, Self::V, Self::O];
+    pub const ALL: [Self; 5] = [Self::Q, Self::K, Self::V, Self::O, Self::Down];
 
-    /// As in the names of files: `q`, `k`, `v`, `o`.
+    /// As in the names of files: `q`, `k`, `v`, `o`, `down`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Q => "q",
             Self::K => "k",
             Self::V => "v",
             Self::O => "o",
+            Self::Down => "down",
         }
+    }
+
+    /// In a layer of a dense checkpoint.
+    #[cfg(test)]
+    pub fn weight(self) -> String {
+        let block = match self {
+            Self::Down => "mlp",
+            _ => "self_attn",
+        };
+        format!("{block}.{}_proj.weight", self.name())
     }
 }
 
@@ -71,24 +84,6 @@ impl Attention {
             kv_heads,
             head_dim,
         })
-    }
-
-    fn projection(&self, projection: Projection) -> &Linear {
-        match projection {
-            Projection::Q => &self.q,
-            Projection::K => &self.k,
-            Projection::V => &self.v,
-            Projection::O => &self.o,
-        }
-    }
-
-    fn projection_mut(&mut self, projection: Projection) -> &mut Linear {
-        match projection {
-            Projection::Q => &mut self.q,
-            Projection::K => &mut self.k,
-            Projection::V => &mut self.v,
-            Projection::O => &mut self.o,
-        }
     }
 
     /// Projections over all tokens of the step at once, attention for each sequence by itself.
@@ -161,6 +156,29 @@ impl Layer {
             self_attn: Attention::new(config, &w.pp("self_attn"))?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
             feed_forward: FeedForward::new(config, w)?,
+        })
+    }
+
+    /// `None`: this layer has no such projection.
+    fn projection(&self, projection: Projection) -> Option<&Linear> {
+        let attention = &self.self_attn;
+        Some(match projection {
+            Projection::Q => &attention.q,
+            Projection::K => &attention.k,
+            Projection::V => &attention.v,
+            Projection::O => &attention.o,
+            Projection::Down => return self.feed_forward.down(),
+        })
+    }
+
+    fn projection_mut(&mut self, projection: Projection) -> Option<&mut Linear> {
+        let attention = &mut self.self_attn;
+        Some(match projection {
+            Projection::Q => &mut attention.q,
+            Projection::K => &mut attention.k,
+            Projection::V => &mut attention.v,
+            Projection::O => &mut attention.o,
+            Projection::Down => return self.feed_forward.down_mut(),
         })
     }
 
@@ -424,15 +442,29 @@ impl LanguageModel {
                 "an update of layer {layer}, the model has {layers}"
             )));
         };
-        let linear = layer.self_attn.projection_mut(projection);
+        let Some(linear) = layer.projection_mut(projection) else {
+            return Err(Error::Input(format!(
+                "an update of {:?}, which this model's layers don't have",
+                projection.name()
+            )));
+        };
         *linear = linear.updated(low_rank)?;
         Ok(())
     }
 
     /// The update beside one of the matrices.
     pub fn low_rank(&self, layer: usize, projection: Projection) -> Option<&LowRank> {
-        let attention = &self.layers.get(layer)?.self_attn;
-        attention.projection(projection).low_rank()
+        self.layers.get(layer)?.projection(projection)?.low_rank()
+    }
+
+    /// Those that this model has.
+    pub fn projections(&self) -> impl Iterator<Item = Projection> + '_ {
+        let has = |p: &Projection| {
+            self.layers
+                .first()
+                .is_some_and(|l| l.projection(*p).is_some())
+        };
+        Projection::ALL.into_iter().filter(has)
     }
 
     /// Width of a projection's output and input.
@@ -443,6 +475,7 @@ impl LanguageModel {
             Projection::Q => (q, config.hidden_size),
             Projection::K | Projection::V => (kv, config.hidden_size),
             Projection::O => (config.hidden_size, q),
+            Projection::Down => (config.hidden_size, config.intermediate_size),
         }
     }
 

@@ -138,6 +138,21 @@ pub(super) enum FeedForward {
 }
 
 impl FeedForward {
+    /// The projection that leaves a dense layer.
+    pub fn down(&self) -> Option<&Linear> {
+        match self {
+            Self::Dense(mlp) => Some(&mlp.down),
+            Self::Sparse(_) => None,
+        }
+    }
+
+    pub fn down_mut(&mut self) -> Option<&mut Linear> {
+        match self {
+            Self::Dense(mlp) => Some(&mut mlp.down),
+            Self::Sparse(_) => None,
+        }
+    }
+
     /// `w` at the layer: the block's name tells dense from sparse in the checkpoint.
     pub fn new(config: &LmConfig, w: &Weights) -> Result<Self> {
         match config.experts() {

@@ -1,4 +1,4 @@
-//! Low-rank updates of the attention's projections, in files of their own beside the weights.
+//! Low-rank updates of projections, in files of their own beside the weights.
 
 use super::{LanguageModel, Projection};
 use crate::checkpoint::Shards;
@@ -14,9 +14,12 @@ pub(crate) fn name(layer: usize, projection: Projection, matrix: &str) -> String
     format!("lora.{layer}.{}.{matrix}", projection.name())
 }
 
-/// All projections of some layers.
-pub(crate) fn places(layers: Range<usize>) -> impl Iterator<Item = (usize, Projection)> {
-    layers.flat_map(|layer| Projection::ALL.map(|projection| (layer, projection)))
+/// All projections of some of a model's layers.
+pub(crate) fn places(
+    lm: &LanguageModel,
+    layers: Range<usize>,
+) -> impl Iterator<Item = (usize, Projection)> + '_ {
+    layers.flat_map(|layer| lm.projections().map(move |projection| (layer, projection)))
 }
 
 /// Layer and projection of the name of an `a`.
@@ -36,7 +39,7 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// Reads `lora.<layer>.<q|k|v|o>.<a|b>` under a prefix; other tensors of the file are left alone.
+    /// Reads `lora.<layer>.<q|k|v|o|down>.<a|b>` under a prefix; other tensors of the file are left alone.
     pub fn load(path: &Path, prefix: &str) -> Result<Self> {
         let shards = Shards::from_file(path)?;
         let prefix = match prefix {
@@ -145,7 +148,7 @@ mod tests {
         let lm = model(recorded.clone());
         let random = |shape: (usize, usize)| Tensor::randn(0f32, 0.3, shape, &Device::Cpu).unwrap();
         let mut tensors = HashMap::new();
-        for (layer, projection) in places(0..2) {
+        for (layer, projection) in places(&lm, 0..2) {
             let (outputs, inputs) = lm.projection_shape(projection);
             tensors.insert(name(layer, projection, "a"), random((3, inputs)));
             tensors.insert(name(layer, projection, "b"), random((outputs, 3)));
@@ -156,11 +159,8 @@ mod tests {
         let updates = Updates::load(&file, "").unwrap();
 
         let mut merged = recorded.0.lock().unwrap().clone();
-        for (layer, projection) in places(0..2) {
-            let full = format!(
-                "model.layers.{layer}.self_attn.{}_proj.weight",
-                projection.name()
-            );
+        for (layer, projection) in places(&lm, 0..2) {
+            let full = format!("model.layers.{layer}.{}", projection.weight());
             let weight = updates.merge(layer, projection, &merged[&full]).unwrap();
             merged.insert(full, weight);
         }

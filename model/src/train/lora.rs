@@ -1,4 +1,4 @@
-//! Low-rank updates of the attention's projections: `W + (alpha/rank) · B·A`.
+//! Low-rank updates of projections: `W + (alpha/rank) · B·A`.
 
 use crate::lm::LanguageModel;
 use crate::lm::updates::{name, places};
@@ -22,7 +22,7 @@ pub struct LoraConfig {
     pub from_layer: usize,
 }
 
-/// Updates of q, k, v and o in every layer from `from_layer` on, as variables.
+/// Updates of q, k, v, o and down in every layer from `from_layer` on, as variables.
 pub struct Lora {
     config: LoraConfig,
     variables: BTreeMap<String, Var>,
@@ -44,7 +44,7 @@ impl Lora {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut variables = BTreeMap::new();
         let scale = config.alpha / config.rank as f64;
-        for (layer, projection) in places(config.from_layer..layers) {
+        for (layer, projection) in places(lm, config.from_layer..layers) {
             let (outputs, inputs) = lm.projection_shape(projection);
             let (a, b) = beginning(config.rank, (outputs, inputs), lm.device(), &mut rng)?;
             let (a, b) = match lm.low_rank(layer, projection) {
@@ -66,7 +66,7 @@ impl Lora {
         Ok(Self { config, variables })
     }
 
-    /// By the names they have in files: `lora.<layer>.<q|k|v|o>.<a|b>`.
+    /// By the names they have in files: `lora.<layer>.<q|k|v|o|down>.<a|b>`.
     pub fn variables(&self) -> &BTreeMap<String, Var> {
         &self.variables
     }
@@ -90,13 +90,14 @@ impl Lora {
         lm: &LanguageModel,
         tensor: impl Fn(&Var) -> Tensor,
     ) -> Result<LanguageModel> {
-        let mut lm = lm.clone();
-        for (layer, projection) in places(self.config.from_layer..lm.config().num_hidden_layers) {
+        let mut attached = lm.clone();
+        let layers = self.config.from_layer..lm.config().num_hidden_layers;
+        for (layer, projection) in places(lm, layers) {
             let get = |matrix| tensor(&self.variables[&name(layer, projection, matrix)]);
             let (a, b, scale) = (get("a"), get("b"), self.scale());
-            lm.update(layer, projection, LowRank { a, b, scale })?;
+            attached.update(layer, projection, LowRank { a, b, scale })?;
         }
-        Ok(lm)
+        Ok(attached)
     }
 
     /// What a file of them holds, for [`Updates`](crate::lm::Updates): the scale goes into B, so that the update is
@@ -238,10 +239,8 @@ mod tests {
         }
         fn place(name: &str) -> Option<(usize, Projection)> {
             let rest = name.strip_prefix("model.layers.")?;
-            let (layer, rest) = rest.split_once(".self_attn.")?;
-            let projection = Projection::ALL
-                .into_iter()
-                .find(|p| rest == format!("{}_proj.weight", p.name()))?;
+            let (layer, rest) = rest.split_once('.')?;
+            let projection = Projection::ALL.into_iter().find(|p| rest == p.weight())?;
             Some((layer.parse().ok()?, projection))
         }
         let variables = Arc::new(Variables::new(|name| place(name).is_some()));
@@ -249,11 +248,8 @@ mod tests {
         close(&beside, &merged);
         let (beside, merged) = (beside.backward().unwrap(), merged.backward().unwrap());
         let made = variables.made();
-        for (layer, projection) in places(CONFIG.from_layer..3) {
-            let full = format!(
-                "model.layers.{layer}.self_attn.{}_proj.weight",
-                projection.name()
-            );
+        for (layer, projection) in places(&lm, CONFIG.from_layer..3) {
+            let full = format!("model.layers.{layer}.{}", projection.weight());
             let dw = merged.get(made[&full].as_tensor()).unwrap();
             let var = |matrix| &lora.variables()[&name(layer, projection, matrix)];
             let da = (var("b").t().unwrap().matmul(dw).unwrap() * lora.scale()).unwrap();
