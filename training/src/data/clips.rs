@@ -2,9 +2,10 @@
 
 use super::augment::trimmed;
 use super::config::DataConfig;
+use super::neural::Neural;
 use super::plan::{Clip, Planned, rng_for};
 use super::sound::{self, Recording, SYNTHETIC, at_peak, piece};
-use super::speech::{self, Hibari, RATE_HZ, Voice};
+use super::speech::{self, RATE_HZ, Voice};
 use super::{Error, Progress, Result};
 use crate::{Item, Split};
 use rand::Rng;
@@ -29,7 +30,7 @@ pub struct Clips {
 /// What clips are made with.
 struct Studio<'a> {
     config: &'a DataConfig,
-    hibari: Option<&'a Hibari>,
+    neural: &'a Neural,
     wavs: PathBuf,
     recordings: Vec<Recording>,
     /// Clean speech by split.
@@ -40,14 +41,14 @@ pub fn make(
     planned: Vec<Planned>,
     config: &DataConfig,
     folder: &Path,
-    hibari: Option<&Hibari>,
+    neural: &Neural,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Clips> {
     let wavs = folder.join("wav");
     std::fs::create_dir_all(&wavs).map_err(Error::io(&wavs))?;
     let mut studio = Studio {
         config,
-        hibari,
+        neural,
         wavs,
         recordings: sound::recordings()?,
         crowd: Vec::new(),
@@ -160,7 +161,7 @@ impl Studio<'_> {
 
     fn clean(&self, item: &Item, voice: &Voice) -> Result<Vec<f32>> {
         let mut rng = rng_for(self.config.seed, &format!("{}|speech", item.id));
-        let speech = speech::say(voice, &item.words, &mut rng, self.hibari, &self.wavs)?;
+        let speech = speech::say(voice, &item.words, &mut rng, self.neural, &self.wavs)?;
         Ok(at_peak(speech, 0.7))
     }
 

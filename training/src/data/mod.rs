@@ -10,6 +10,7 @@ mod config;
 mod corpus;
 mod error;
 mod items;
+mod neural;
 mod number;
 pub mod pictures;
 mod plan;
@@ -31,7 +32,7 @@ pub use sound::decode;
 pub use speech::RATE_HZ;
 
 use crate::{Item, Kind};
-use speech::Hibari;
+use neural::Neural;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -66,19 +67,12 @@ pub fn make(
 ) -> Result<Summary> {
     let corpus = Corpus::read(&config.corpus)?;
     let prose = prose::sentences(&corpus.prose)?;
-    let hibari = Hibari::start(&cache.join("training/python"));
-    let mut notes = Vec::new();
-    if hibari.is_none() {
-        notes.push(
-            "the neural voice (hibari-tts) is not installed: the test has one voice less"
-                .to_owned(),
-        );
-    }
-    let has_hibari = hibari.is_some();
+    let neural = Neural::start(&cache.join("training"));
+    let mut notes = neural.notes();
     let planned = plan::plan(&corpus, &prose, config, &|split| {
-        speech::voices(split, has_hibari)
+        speech::voices(split, &neural)
     });
-    let clips = clips::make(planned, config, folder, hibari.as_ref(), progress)?;
+    let clips = clips::make(planned, config, folder, &neural, progress)?;
     notes.extend(clips.notes);
     let mut items = clips.items;
     // Training may begin while the base model still answers.

@@ -459,6 +459,7 @@ pub(super) fn rng_for(seed: u64, id: &str) -> StdRng {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::neural::Neural;
     use std::path::Path;
 
     fn planned() -> Vec<Planned> {
@@ -466,7 +467,7 @@ mod tests {
         let corpus = Corpus::read(&folder).unwrap();
         let prose = corpus.prose.clone();
         plan(&corpus, &prose, &DataConfig::default(), &|split| {
-            speech::voices(split, true)
+            speech::voices(split, &Neural::none())
         })
     }
 

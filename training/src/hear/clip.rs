@@ -12,10 +12,8 @@ const SAMPLES_PER_MS: u64 = SAMPLE_RATE_HZ as u64 / 1_000;
 /// Twelve seconds. What is longer is cut at pauses when it is read, and nobody knows which words go where.
 const LONGEST_BYTES: u64 = 12 * 1_000 * SAMPLES_PER_MS * 2;
 
-/// Bands and moments that are hidden in training, so that no recording is known by heart (Park et al., "SpecAugment", 2019).
-const MASKED: f64 = 0.5;
-const WIDEST_BAND: usize = 12;
-const LONGEST_MOMENT: usize = 12;
+/// Between two sentences of one that goes on speaking.
+const PAUSE_MS: [u64; 2] = [100, 700];
 
 /// A recording and what is said in it: nothing in a sound that nobody makes.
 pub struct Clip {
@@ -34,35 +32,34 @@ impl Clip {
 
     /// Features `[frames, bins]`, with the silence behind it that tuned ears are given.
     pub fn features(&self, ears: &Ears) -> Result<Tensor> {
-        let silence = (TUNED_SILENCE_MS * SAMPLES_PER_MS) as usize;
-        Ok(ears.features_before(&samples(&self.audio)?, silence)?)
+        features(&samples(&self.audio)?, ears)
+    }
+
+    /// This and then another after a pause, as one that goes on speaking: of a part alone ears learn to stop at pauses.
+    /// `None`: that would be too long.
+    pub fn joined(
+        &self,
+        other: &Self,
+        ears: &Ears,
+        rng: &mut StdRng,
+    ) -> Result<Option<(Tensor, String)>> {
+        let pause_ms = rng.random_range(PAUSE_MS[0]..PAUSE_MS[1]);
+        let mut both = samples(&self.audio)?;
+        both.resize(both.len() + (pause_ms * SAMPLES_PER_MS) as usize, 0.0);
+        both.extend(samples(&other.audio)?);
+        if both.len() as u64 * 2 > LONGEST_BYTES || self.is_silent() || other.is_silent() {
+            return Ok(None);
+        }
+        let words = format!("{} {}", self.words, other.words);
+        Ok(Some((features(&both, ears)?, words)))
+    }
+
+    fn is_silent(&self) -> bool {
+        self.words.is_empty()
     }
 }
 
-/// With a band and a moment or two set to the mean, half of the times.
-pub fn masked(features: &Tensor, rng: &mut StdRng) -> Result<Tensor> {
-    let (frames, bins) = features.dims2()?;
-    let mut values = features.to_vec2::<f32>()?;
-    let mean = features.mean_all()?.to_scalar::<f32>()?;
-    for (length, longest, across) in [
-        (bins, WIDEST_BAND, true),
-        (frames, LONGEST_MOMENT, false),
-        (frames, LONGEST_MOMENT, false),
-    ] {
-        if !rng.random_bool(MASKED) || length <= longest {
-            continue;
-        }
-        let wide = rng.random_range(1..=longest);
-        let from = rng.random_range(0..=length - wide);
-        match across {
-            true => values
-                .iter_mut()
-                .for_each(|frame| frame[from..from + wide].fill(mean)),
-            false => values[from..from + wide]
-                .iter_mut()
-                .for_each(|frame| frame.fill(mean)),
-        }
-    }
-    let values: Vec<f32> = values.into_iter().flatten().collect();
-    Ok(Tensor::from_vec(values, (frames, bins), features.device())?)
+fn features(samples: &[f32], ears: &Ears) -> Result<Tensor> {
+    let silence = (TUNED_SILENCE_MS * SAMPLES_PER_MS) as usize;
+    Ok(ears.features_before(samples, silence)?)
 }

@@ -2,18 +2,22 @@
 //! layers. The language model is not run. Transcription is the second half of the paper's audio alignment (spec 8.3).
 
 mod clip;
+mod variation;
 
 use crate::alignment::{Alignment, Goal, chosen, learn};
 use crate::sampler::generator;
 use crate::words::word_errors;
 use crate::{Error, Places, Recipe, Result, Split, Stage, StageOptions};
 use candle_core::Tensor;
-use clip::{Clip, masked};
+use clip::Clip;
+use rand::Rng;
+use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use variation::varied;
 use vita_model::audio::{AudioEncoder, Transcriber, Transcribing, Whisper, WhisperDecoder};
 use vita_model::build::{EARS_PREFIX, TRAINED_FILE};
 use vita_model::nn::Variables;
@@ -22,6 +26,9 @@ use vita_model::{LoadOptions, Vita};
 
 /// Where the updates are, in the stage's folder: names as in a model's trained parts.
 pub const TUNED_FILE: &str = "ears.safetensors";
+
+/// Share of the draws that are two recordings with a pause between them.
+const JOINED: f64 = 0.2;
 
 /// Section `[align-audio]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -195,6 +202,18 @@ impl Tuner {
         Ok(&ears(&self.vita)?.transcriber)
     }
 
+    /// Features and words of a recording, or of it and another one behind it.
+    fn drawn(&self, i: usize, rng: &mut StdRng) -> Result<(Tensor, String)> {
+        let (clip, ears) = (&self.training[i], self.vita.ears()?);
+        if rng.random_bool(JOINED) {
+            let other = &self.training[rng.random_range(0..self.training.len())];
+            if let Some(both) = clip.joined(other, ears, rng)? {
+                return Ok(both);
+            }
+        }
+        Ok((clip.features(ears)?, clip.words.clone()))
+    }
+
     /// Reads clips as the model will, with the share of the updates that it gets.
     fn measure(&self) -> Result<Measures> {
         let ears = ears(&self.vita)?;
@@ -227,10 +246,9 @@ impl Alignment for Tuner {
         let mut rng = generator(self.seed, 31, step);
         let (mut thoughts, mut targets) = (Vec::new(), Vec::new());
         for i in chosen {
-            let clip = &self.training[i];
-            let features = clip.features(self.vita.ears()?)?;
-            let encoded = self.encoder.forward(&masked(&features, &mut rng)?)?;
-            let ids = self.transcriber()?.written(&clip.words)?;
+            let (features, words) = self.drawn(i, &mut rng)?;
+            let encoded = self.encoder.forward(&varied(&features, &mut rng)?)?;
+            let ids = self.transcriber()?.written(&words)?;
             let given = self.transcriber()?.opening();
             let hidden = self
                 .decoder

@@ -15,9 +15,10 @@ pub use shots::{Scene, Thing, with_article, without_article};
 use super::clips;
 use super::config::DataConfig;
 use super::corpus::{Corpus, Looking, Row};
+use super::neural::Neural;
 use super::plan::{Clip, Planned, rng_for, short_hash};
 use super::rule::Rule;
-use super::speech::{self, Hibari, Voice};
+use super::speech::{self, Voice};
 use super::{Error, ITEMS_FILE, Progress, Result, items, number, text};
 use crate::{Item, Kind, Phrasing, Split, read_items};
 use rand::Rng;
@@ -123,16 +124,16 @@ pub fn make(
     summary.pictures = scenes.len();
     items::write_lines(&folder.join(SCENES_FILE), &scenes)?;
 
-    let hibari = Hibari::start(&cache.join("training/python"));
+    let neural = Neural::start(&cache.join("training"));
     let asker = Asker::new(&corpus, &sources.nouns, config.seed);
     let voices: BTreeMap<Split, Vec<Voice>> = [Split::Train, Split::Valid, Split::Test]
         .into_iter()
-        .map(|split| (split, speech::voices(split, hibari.is_some())))
+        .map(|split| (split, speech::voices(split, &neural)))
         .collect();
     let planned = shots
         .iter()
         .filter_map(|(split, group, i, shot)| asker.ask(*split, group, *i, shot, &voices[split]));
-    let clips = clips::make(planned.collect(), config, folder, hibari.as_ref(), progress)?;
+    let clips = clips::make(planned.collect(), config, folder, &neural, progress)?;
     summary.notes.extend(clips.notes);
     if let Some(reason) = clips.first_failure {
         let failed = clips.failed;

@@ -25,7 +25,7 @@ fn every_answer_is_right_by_its_own_rule_and_wrong_by_the_others() {
         colour: true,
     }];
     let asker = Asker::new(&corpus, &nouns, 1);
-    let voices = speech::voices(Split::Train, false);
+    let voices = speech::voices(Split::Train, &Neural::none());
     let told = |group: &str, about: &About| -> (String, Rule) {
         let shot = Shot {
             scenes: Vec::new(),
