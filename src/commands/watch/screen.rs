@@ -17,6 +17,7 @@ type Generation = (u64, u64);
 pub struct Screen {
     /// Words are appended to a line that is not ended yet.
     streams_words: bool,
+    /// The oldest of which words are still to be shown.
     newest: HashMap<SourceName, Generation>,
     open: Option<Open>,
 }
@@ -99,7 +100,11 @@ impl Screen {
     }
 
     fn answer(&mut self, message: &Message, answer: &Answer) -> String {
-        self.meet(&message.source, (answer.session_id, answer.generation_id));
+        // Words go another way than answers, which may overtake them: those of this one are over.
+        self.meet(
+            &message.source,
+            (answer.session_id, answer.generation_id + 1),
+        );
         let are_shown = self.open.as_ref().is_some_and(|open| {
             open.source == message.source
                 && open.generation == (answer.session_id, answer.generation_id)
@@ -191,6 +196,17 @@ mod tests {
         screen.show(&message("door", delta(1, 1, "cup")));
         let last = screen.show(&message("door", answer(1, "A cup")));
         assert_eq!(last, format!("\n{TIME}door  answer 1: A cup (2 tokens)\n"));
+    }
+
+    #[test]
+    fn words_that_their_answer_overtook_are_passed_over() {
+        let mut screen = Screen::new(true);
+        screen.show(&message("door", delta(1, 0, "A ")));
+        let last = screen.show(&message("door", answer(1, "A cup")));
+        assert_eq!(last, format!("\n{TIME}door  answer 1: A cup (2 tokens)\n"));
+        assert_eq!(screen.show(&message("door", delta(1, 1, "cup"))), "");
+        let next = screen.show(&message("door", delta(2, 0, "A dog")));
+        assert_eq!(next, format!("{TIME}door  answer 2: A dog"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Neural {
             ),
             (
                 self.kokoro.is_none(),
-                "the neural voices of Kokoro are not installed: half of the voices for training are missing",
+                "the neural voices of Kokoro are not installed: training has 27 voices less",
             ),
         ];
         let missing = missing.into_iter().filter(|(is_missing, _)| *is_missing);
