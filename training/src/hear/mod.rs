@@ -205,8 +205,10 @@ impl Tuner {
     /// Features and words of a recording, or of it and another one behind it.
     fn drawn(&self, i: usize, rng: &mut StdRng) -> Result<(Tensor, String)> {
         let (clip, ears) = (&self.training[i], self.vita.ears()?);
-        if rng.random_bool(JOINED) {
-            let other = &self.training[rng.random_range(0..self.training.len())];
+        let all = self.training.len();
+        if all > 1 && rng.random_bool(JOINED) {
+            // any but itself
+            let other = &self.training[(i + rng.random_range(1..all)) % all];
             if let Some(both) = clip.joined(other, ears, rng)? {
                 return Ok(both);
             }
