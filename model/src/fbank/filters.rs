@@ -1,5 +1,7 @@
 //! Triangular mel filters, stored as runs of non-zero weights.
 
+use super::slaney;
+
 /// One filter: `weights[i]` belongs to the FFT bin `start + i`.
 struct Run {
     start: usize,
@@ -36,24 +38,8 @@ impl MelFilters {
     /// Slaney's, as librosa and Whisper have it: linear below 1 kHz, logarithmic above, from 0 Hz to Nyquist,
     /// triangles in Hz, each of unit area.
     pub fn slaney(num_mel_bins: usize, fft_len: usize, sample_rate_hz: f64) -> Self {
-        const LINEAR_STEP_HZ: f64 = 200.0 / 3.0;
-        const BREAK_HZ: f64 = 1000.0;
-        const BREAK_MEL: f64 = BREAK_HZ / LINEAR_STEP_HZ;
-        let log_step = 6.4f64.ln() / 27.0;
-        let high_hz = sample_rate_hz / 2.0;
-        let high_mel = if high_hz < BREAK_HZ {
-            high_hz / LINEAR_STEP_HZ
-        } else {
-            BREAK_MEL + (high_hz / BREAK_HZ).ln() / log_step
-        };
-        let edge_hz = |m: usize| {
-            let mel = high_mel * m as f64 / (num_mel_bins + 1) as f64;
-            if mel < BREAK_MEL {
-                mel * LINEAR_STEP_HZ
-            } else {
-                BREAK_HZ * (log_step * (mel - BREAK_MEL)).exp()
-            }
-        };
+        let high_mel = slaney::mel(sample_rate_hz / 2.0);
+        let edge_hz = |m: usize| slaney::hz(high_mel * m as f64 / (num_mel_bins + 1) as f64);
         let bins: Vec<f64> = (0..=fft_len / 2)
             .map(|k| k as f64 * sample_rate_hz / fft_len as f64)
             .collect();

@@ -23,6 +23,7 @@
 mod cmvn;
 mod filters;
 mod plan;
+pub mod slaney;
 mod stream;
 
 pub use cmvn::Cmvn;

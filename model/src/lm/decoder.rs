@@ -457,14 +457,16 @@ impl LanguageModel {
         self.layers.get(layer)?.projection(projection)?.low_rank()
     }
 
-    /// Those that this model has.
-    pub fn projections(&self) -> impl Iterator<Item = Projection> + '_ {
-        let has = |p: &Projection| {
-            self.layers
-                .first()
-                .is_some_and(|l| l.projection(*p).is_some())
-        };
-        Projection::ALL.into_iter().filter(has)
+    /// Those that some of the layers have.
+    pub fn projections(
+        &self,
+        layers: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Projection)> + '_ {
+        let all = layers.flat_map(|layer| Projection::ALL.map(|projection| (layer, projection)));
+        all.filter(|&(layer, projection)| {
+            let layer = self.layers.get(layer);
+            layer.is_some_and(|layer| layer.projection(projection).is_some())
+        })
     }
 
     /// Width of a projection's output and input.

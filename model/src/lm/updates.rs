@@ -6,20 +6,11 @@ use crate::nn::LowRank;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::Path;
 
 /// Name of a matrix in files: `a` `[rank, in]`, `b` `[out, rank]`; the update is `b·a`.
 pub(crate) fn name(layer: usize, projection: Projection, matrix: &str) -> String {
     format!("lora.{layer}.{}.{matrix}", projection.name())
-}
-
-/// All projections of some of a model's layers.
-pub(crate) fn places(
-    lm: &LanguageModel,
-    layers: Range<usize>,
-) -> impl Iterator<Item = (usize, Projection)> + '_ {
-    layers.flat_map(|layer| lm.projections().map(move |projection| (layer, projection)))
 }
 
 /// Layer and projection of the name of an `a`.
@@ -148,7 +139,7 @@ mod tests {
         let lm = model(recorded.clone());
         let random = |shape: (usize, usize)| Tensor::randn(0f32, 0.3, shape, &Device::Cpu).unwrap();
         let mut tensors = HashMap::new();
-        for (layer, projection) in places(&lm, 0..2) {
+        for (layer, projection) in lm.projections(0..2) {
             let (outputs, inputs) = lm.projection_shape(projection);
             tensors.insert(name(layer, projection, "a"), random((3, inputs)));
             tensors.insert(name(layer, projection, "b"), random((outputs, 3)));
@@ -159,7 +150,7 @@ mod tests {
         let updates = Updates::load(&file, "").unwrap();
 
         let mut merged = recorded.0.lock().unwrap().clone();
-        for (layer, projection) in places(&lm, 0..2) {
+        for (layer, projection) in lm.projections(0..2) {
             let full = format!("model.layers.{layer}.{}", projection.weight());
             let weight = updates.merge(layer, projection, &merged[&full]).unwrap();
             merged.insert(full, weight);

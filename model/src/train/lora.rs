@@ -1,7 +1,7 @@
 //! Low-rank updates of projections: `W + (alpha/rank) · B·A`.
 
 use crate::lm::LanguageModel;
-use crate::lm::updates::{name, places};
+use crate::lm::updates::name;
 use crate::nn::LowRank;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -44,7 +44,7 @@ impl Lora {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut variables = BTreeMap::new();
         let scale = config.alpha / config.rank as f64;
-        for (layer, projection) in places(lm, config.from_layer..layers) {
+        for (layer, projection) in lm.projections(config.from_layer..layers) {
             let (outputs, inputs) = lm.projection_shape(projection);
             let (a, b) = beginning(config.rank, (outputs, inputs), lm.device(), &mut rng)?;
             let (a, b) = match lm.low_rank(layer, projection) {
@@ -92,7 +92,7 @@ impl Lora {
     ) -> Result<LanguageModel> {
         let mut attached = lm.clone();
         let layers = self.config.from_layer..lm.config().num_hidden_layers;
-        for (layer, projection) in places(lm, layers) {
+        for (layer, projection) in lm.projections(layers) {
             let get = |matrix| tensor(&self.variables[&name(layer, projection, matrix)]);
             let (a, b, scale) = (get("a"), get("b"), self.scale());
             attached.update(layer, projection, LowRank { a, b, scale })?;
@@ -248,7 +248,7 @@ mod tests {
         close(&beside, &merged);
         let (beside, merged) = (beside.backward().unwrap(), merged.backward().unwrap());
         let made = variables.made();
-        for (layer, projection) in places(&lm, CONFIG.from_layer..3) {
+        for (layer, projection) in lm.projections(CONFIG.from_layer..3) {
             let full = format!("model.layers.{layer}.{}", projection.weight());
             let dw = merged.get(made[&full].as_tensor()).unwrap();
             let var = |matrix| &lora.variables()[&name(layer, projection, matrix)];

@@ -1,5 +1,5 @@
-"""Kokoro-82M (hexgrad, Apache-2.0) speaks lines of JSON ({"voice", "text", "speed", "path"}) from standard input; answers each
-with a line. Argument: the folder of the set-up for training, with the model's parts, its alphabet and its voices."""
+"""Kokoro-82M (hexgrad, Apache-2.0): `say` of a voice program (see voices.py). Argument: the folder of the set-up for training, with
+the model's parts, its alphabet and its voices."""
 import json
 import subprocess
 import sys
@@ -34,25 +34,17 @@ def letters(text, is_british):
     return [alphabet[letter] for letter in spoken if letter in alphabet]
 
 
-def say(voice, text, speed, path):
-    tokens = letters(text, voice[0] == "b")
+def say(job):
+    voice = job["voice"]
+    tokens = letters(job["text"], voice[0] == "b")
     styles = numpy.fromfile(TRAINING / f"kokoro-js/voices/{voice}.bin", "<f4").reshape(-1, 1, 256)
     feed = {
         "tokens": numpy.array([[0, *tokens, 0]], "i8"),
         "style": styles[min(len(tokens), len(styles) - 1)],
-        "speed": numpy.array([speed], "f4"),
+        "speed": numpy.array([job["speed"]], "f4"),
     }
     samples = session.run(None, feed)[0].ravel()
     samples = samples * min(1, 0.98 / max(abs(samples).max(), 1e-6))
-    with wave.open(path, "wb") as file:
+    with wave.open(job["path"], "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", ""))
         file.writeframes((samples * 32767).astype("<i2").tobytes())
-
-
-for line in sys.stdin:
-    job = json.loads(line)
-    try:
-        say(job["voice"], job["text"], job["speed"], job["path"])
-        print("ok", flush=True)
-    except Exception as error:  # one sentence that can't be spoken does not end the others
-        print(f"{type(error).__name__}: {error}", flush=True)

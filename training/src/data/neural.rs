@@ -27,8 +27,14 @@ impl Neural {
             talk.flatten()
         };
         Self {
-            hibari: talk(has("hibari"), include_str!("hibari.py")),
-            kokoro: talk(has_kokoro, include_str!("kokoro.py")),
+            hibari: talk(
+                has("hibari"),
+                concat!(include_str!("hibari.py"), include_str!("voices.py")),
+            ),
+            kokoro: talk(
+                has_kokoro,
+                concat!(include_str!("kokoro.py"), include_str!("voices.py")),
+            ),
         }
     }
 

@@ -36,7 +36,7 @@ impl Clip {
     }
 
     /// This and then another after a pause, as one that goes on speaking: of a part alone ears learn to stop at pauses.
-    /// `None`: that would be too long.
+    /// `None`: that would be too long, or one says nothing.
     pub fn joined(
         &self,
         other: &Self,
@@ -44,10 +44,13 @@ impl Clip {
         rng: &mut StdRng,
     ) -> Result<Option<(Tensor, String)>> {
         let pause_ms = rng.random_range(PAUSE_MS[0]..PAUSE_MS[1]);
+        if self.is_silent() || other.is_silent() {
+            return Ok(None);
+        }
         let mut both = samples(&self.audio)?;
         both.resize(both.len() + (pause_ms * SAMPLES_PER_MS) as usize, 0.0);
         both.extend(samples(&other.audio)?);
-        if both.len() as u64 * 2 > LONGEST_BYTES || self.is_silent() || other.is_silent() {
+        if both.len() as u64 * 2 > LONGEST_BYTES {
             return Ok(None);
         }
         let words = format!("{} {}", self.words, other.words);

@@ -2,9 +2,11 @@
 //! given them. What voices there are teach more than themselves then.
 
 use crate::Result;
+use crate::features::SAMPLE_RATE_HZ;
 use candle_core::Tensor;
 use rand::Rng;
 use rand::rngs::StdRng;
+use vita_model::fbank::slaney;
 
 /// How much longer or shorter the vocal tract is (Jaitly & Hinton, "Vocal tract length perturbation improves speech
 /// recognition", 2013; wider than theirs, since there are fewer speakers here), and how much slower or faster the speech.
@@ -66,27 +68,11 @@ fn between_bins(frame: &[f32], at: f32) -> f32 {
 
 /// Where in the recording a bin's frequency was before all were multiplied by `tract`.
 fn source(bin: usize, bins: usize, tract: f32) -> f32 {
-    let highest = mel(HIGHEST_HZ);
-    let step = highest / (bins + 1) as f32;
-    let was_hz = hz(step * (bin + 1) as f32) / tract;
-    (mel(was_hz.min(HIGHEST_HZ)) / step - 1.0).clamp(0.0, (bins - 1) as f32)
-}
-
-const HIGHEST_HZ: f32 = 8_000.0;
-
-/// Slaney's scale, which Whisper's filters have: linear up to 1 kHz, logarithmic above.
-fn mel(hz: f32) -> f32 {
-    match hz < 1_000.0 {
-        true => hz * 3.0 / 200.0,
-        false => 15.0 + 27.0 * (hz / 1_000.0).ln() / 6.4f32.ln(),
-    }
-}
-
-fn hz(mel: f32) -> f32 {
-    match mel < 15.0 {
-        true => mel * 200.0 / 3.0,
-        false => 1_000.0 * ((mel - 15.0) / 27.0 * 6.4f32.ln()).exp(),
-    }
+    let highest_hz = f64::from(SAMPLE_RATE_HZ) / 2.0;
+    let step = slaney::mel(highest_hz) / (bins + 1) as f64;
+    let was_hz = slaney::hz(step * (bin + 1) as f64) / f64::from(tract);
+    let was_bin = slaney::mel(was_hz.min(highest_hz)) / step - 1.0;
+    was_bin.clamp(0.0, (bins - 1) as f64) as f32
 }
 
 /// As a microphone that prefers high or low frequencies.
