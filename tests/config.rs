@@ -20,7 +20,7 @@ struct Deployments(tempfile::TempDir);
 
 impl Deployments {
     fn new() -> Self {
-        common::nano::build();
+        common::nano::build("nano");
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("secrets")).unwrap();
         for file in ["vita.creds", "nats-ca.pem", "cameras-ca.pem"] {

@@ -28,7 +28,7 @@ fn shell_blocks(text: &str) -> Vec<&str> {
 
 #[test]
 fn its_pipelines_run_as_printed() {
-    common::nano::build();
+    common::nano::build("nano");
     let plugins = plugin::folder("readme-plugins");
     let text = readme();
     let pipelines: Vec<&str> = shell_blocks(&text)
@@ -84,7 +84,7 @@ fn run(pipeline: &str, plugins: &Path) -> Output {
 
 #[tokio::test]
 async fn its_sink_publishes_where_it_has_an_address() {
-    common::nano::build();
+    common::nano::build("nano");
     let plugins = plugin::folder("readme-plugins");
     let dir = tempfile::tempdir().unwrap();
     let server = NatsServer::start(dir.path()).unwrap();

@@ -24,7 +24,8 @@ fn vita_test(args: &[&str], path: &Path) -> Output {
 
 #[test]
 fn every_room_tells_what_is_expected_and_the_same_again() {
-    common::nano::build();
+    common::nano::build("nano");
+    common::nano::build("nano-ctc");
     for path in scripts() {
         let first = vita_test(&["--json"], &path);
         let said = String::from_utf8_lossy(&first.stderr);

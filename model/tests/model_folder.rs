@@ -257,6 +257,11 @@ fn wrong_manifests_are_one_line_that_names_the_place() {
         ("max-length = 1024", "max-lenght = 1024", "max-lenght"),
         ("grid = 4", "grid = 0", "grid"),
         ("groups = 3", "groups = 5", "connector"),
+        (
+            "kind = \"stacked\", stack = 4, hidden = 24, groups = 3",
+            "kind = \"transcript\", pooled = 4, hidden = 8",
+            "audio.ctc",
+        ),
         ("\"whisper\"", "\"wisper\"", "wisper"),
         (
             "encoder-attention-heads = 2",

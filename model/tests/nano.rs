@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use vita_model::audio::{DecoderConfig, Whisper, WhisperConfig, WhisperDecoder};
-use vita_model::build::{self, Bases, Labels};
+use vita_model::build::{self, Bases, Labels, Variant};
 use vita_model::checkpoint::{Inspection, Shards};
 use vita_model::fbank::{Fbank, normalise_whisper};
 use vita_model::nn::{Linear, Weights};
@@ -48,10 +48,17 @@ fn folder() -> &'static Path {
             objects: &objects,
         };
         let mut last = 0.0;
-        let report = build::build(&bases, &untrained, labels, folder.path(), |progress| {
-            assert!(progress.fraction >= last, "{progress:?} after {last}");
-            last = progress.fraction;
-        });
+        let report = build::build(
+            Variant::Decoder,
+            &bases,
+            &untrained,
+            labels,
+            folder.path(),
+            |progress| {
+                assert!(progress.fraction >= last, "{progress:?} after {last}");
+                last = progress.fraction;
+            },
+        );
         assert_eq!(last, 1.0);
         assert_eq!(report.unwrap().untrained.len(), 4);
         folder

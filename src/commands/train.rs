@@ -16,7 +16,7 @@ pub struct Args {
     /// The recipe, a TOML
     recipe: PathBuf,
 
-    /// Only this stage: data, pictures, align-audio, features, align-vision or instruct
+    /// Only this stage: data, pictures, align-audio, align-ctc, features, align-vision or instruct
     #[arg(long, value_parser = stage)]
     stage: Option<Stage>,
 
@@ -40,7 +40,7 @@ pub struct Args {
 fn stage(name: &str) -> Result<Stage, String> {
     let known = Stage::ALL.into_iter().find(|stage| stage.name() == name);
     known.ok_or_else(|| {
-        "expected data, pictures, align-audio, features, align-vision or instruct".into()
+        "expected data, pictures, align-audio, align-ctc, features, align-vision or instruct".into()
     })
 }
 
@@ -97,6 +97,19 @@ fn run_stage(
             let (updates, measures) = (summary.updates, summary.measures);
             println!("align-audio: {updates} updates; split valid: {measures}");
             println!("tuned ears: {}", summary.file.display());
+            Ok(())
+        }
+        Stage::AlignCtc => {
+            if recipe.align_ctc.is_none() {
+                return Ok(());
+            }
+            let summary = hear::ctc::run(recipe, places, &options)?;
+            let (updates, tokens) = (summary.updates, summary.vocabulary);
+            println!(
+                "align-ctc: {updates} updates, {tokens} tokens; split valid: {}",
+                summary.measures
+            );
+            println!("reader: {}", summary.file.display());
             Ok(())
         }
         Stage::AlignVision => {
@@ -185,9 +198,13 @@ fn places(recipe: &Recipe, path: &Path) -> anyhow::Result<Places> {
     let cache = models::cache_dir().context("no cache: neither VITA_CACHE nor HOME is set")?;
     let model =
         models::folder(&recipe.model).with_context(|| format!("{}: model", path.display()))?;
+    let folder = cache.join("training").join(&recipe.name);
+    // items of another recipe (`../nano/items.jsonl`) are reached through it
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(Places {
         cache: cache.clone(),
-        folder: cache.join("training").join(&recipe.name),
+        folder,
         model,
     })
 }

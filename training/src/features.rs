@@ -72,6 +72,9 @@ pub(crate) enum Found {
 const FINE: &str = ".fine";
 const PEOPLE: &str = ".people";
 
+/// Name of what stands for a sound's words, where ears give more than text, behind that of its pooled vectors.
+const WORDS: &str = ".words";
+
 /// Tensors of one file, by what stands behind its name in the shard.
 type Tensors = Vec<(&'static str, Tensor)>;
 
@@ -132,8 +135,10 @@ fn fingerprint(model: &Path, part: &str) -> Result<String> {
     }
     part.retain(|key, _| !key.starts_with("connector"));
     hash.update(part.to_string());
-    let detector = part.get("detector").and_then(|part| part.get("weights"));
-    for weights in part.get("weights").into_iter().chain(detector) {
+    let inner = ["detector", "ctc"]
+        .iter()
+        .filter_map(|name| part.get(*name)?.get("weights"));
+    for weights in part.get("weights").into_iter().chain(inner) {
         if let Some(file) = weights.get("file").and_then(toml::Value::as_str) {
             let file = model.join(file);
             let mut opened = std::fs::File::open(&file).map_err(Error::io(&file))?;
@@ -220,7 +225,8 @@ impl Index {
                 }),
                 _ => None,
             };
-            found.push(entry.found(path, tensor, details)?);
+            let words = of(WORDS).map(widened).transpose()?;
+            found.push(entry.found(path, tensor, (details, words))?);
         }
         Ok(found)
     }
@@ -268,7 +274,12 @@ fn shard_name(i: usize) -> String {
 }
 
 impl Entry {
-    fn found(&self, path: &Path, tensor: &Tensor, details: Option<Details>) -> Result<Found> {
+    fn found(
+        &self,
+        path: &Path,
+        tensor: &Tensor,
+        (details, word_vectors): (Option<Details>, Option<Tensor>),
+    ) -> Result<Found> {
         let path = path.to_path_buf();
         Ok(match &self.what {
             What::Sound {
@@ -290,6 +301,7 @@ impl Entry {
                 let pooled_input = tensor.clone();
                 let heard = Heard {
                     transcript,
+                    word_vectors,
                     pooled_input,
                 };
                 Found::Sound(path, heard, *seconds)
@@ -458,8 +470,17 @@ fn sound(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
         no_speech_probability: transcript.no_speech_probability,
         complete: transcript.complete,
     };
-    let pooled = heard.pooled_input.to_device(&Device::Cpu)?;
-    Ok((what, vec![("", pooled)]))
+    let mut tensors = vec![("", heard.pooled_input.to_device(&Device::Cpu)?)];
+    if let Some(vectors) = &heard.word_vectors {
+        tensors.push((WORDS, half(vectors)?));
+    }
+    Ok((what, tensors))
+}
+
+/// As shards keep what is large.
+fn half(tensor: &Tensor) -> Result<Tensor> {
+    let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F16)?;
+    Ok(tensor.contiguous()?)
 }
 
 fn picture(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
@@ -469,10 +490,6 @@ fn picture(vita: &Vita, path: &Path) -> Result<(What, Tensors)> {
     let seen = seen.into_iter().next();
     let seen = seen.ok_or_else(|| Error::format(path, "gave nothing to see"))?;
     let names = seen.names;
-    let half = |tensor: &Tensor| -> Result<Tensor> {
-        let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F16)?;
-        Ok(tensor.contiguous()?)
-    };
     let mut tensors = vec![("", half(&seen.map)?)];
     if let Some(details) = seen.details {
         tensors.extend([

@@ -1,6 +1,7 @@
 //! Sounds and pictures before the parts that learn, as the stage `features` keeps them.
 
 use crate::features::{Found, Index};
+use crate::hear::ears;
 use crate::{Error, Item, Kind, Places, Result};
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
@@ -9,7 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vita_model::Vita;
-use vita_model::audio::{AudioEncoder, Transcribing};
 use vita_model::connector::{Heard, Part};
 use vita_model::vision::Seen;
 
@@ -57,16 +57,6 @@ impl Medium {
             }
         }
         Ok(vectors)
-    }
-}
-
-/// Ears that read what they hear.
-fn ears(vita: &Vita) -> Result<&Transcribing> {
-    match &vita.ears()?.encoder {
-        AudioEncoder::Transcribing(ears) => Ok(ears),
-        _ => Err(Error::Input(
-            "spoken items need ears that read what they hear (audio.connector.kind = \"transcript\")".into(),
-        )),
     }
 }
 
@@ -167,6 +157,7 @@ impl Store {
         let alike = &lenders[from..(from + ALIKE).min(lenders.len())];
         let mut heard = Heard::clone(&alike[rng.random_range(0..alike.len())].1);
         heard.transcript.text = text;
+        heard.word_vectors = None;
         Ok(Medium::Sound(Arc::new(heard)))
     }
 }

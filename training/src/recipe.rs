@@ -3,6 +3,7 @@
 use crate::align::AlignVisionStage;
 use crate::data::DataConfig;
 use crate::hear::AlignAudioStage;
+use crate::hear::ctc::AlignCtcStage;
 use crate::{Error, Item, Result, read_items};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub struct Recipe {
     pub align_vision: Option<AlignVisionStage>,
     /// The stage `align-audio`; without it the ears stay as published.
     pub align_audio: Option<AlignAudioStage>,
+    /// The stage `align-ctc`; only a model that reads without a decoder needs what it learns.
+    pub align_ctc: Option<AlignCtcStage>,
     pub instruct: Option<InstructStage>,
 }
 
@@ -160,16 +163,18 @@ pub enum Stage {
     Data,
     Pictures,
     AlignAudio,
+    AlignCtc,
     Features,
     AlignVision,
     Instruct,
 }
 
 impl Stage {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Data,
         Self::Pictures,
         Self::AlignAudio,
+        Self::AlignCtc,
         Self::Features,
         Self::AlignVision,
         Self::Instruct,
@@ -180,6 +185,7 @@ impl Stage {
             Self::Data => "data",
             Self::Pictures => "pictures",
             Self::AlignAudio => "align-audio",
+            Self::AlignCtc => "align-ctc",
             Self::Features => "features",
             Self::AlignVision => "align-vision",
             Self::Instruct => "instruct",
@@ -233,6 +239,12 @@ impl Recipe {
                     s.updates == 0 || s.batch == 0 || !(0.0..=1.0).contains(&s.share)
                 }),
                 "align-audio: expected updates and batch above 0, and a share from 0 to 1",
+            ),
+            (
+                self.align_ctc
+                    .as_ref()
+                    .is_some_and(|s| s.updates == 0 || s.batch == 0),
+                "align-ctc: expected updates and batch above 0",
             ),
             (
                 self.align_vision

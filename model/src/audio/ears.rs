@@ -1,6 +1,6 @@
 //! From sound to vectors in the language model's space.
 
-use super::{AudioAdapter, Padded, Transcriber, Whale, Whisper};
+use super::{AudioAdapter, CtcReader, Padded, Spelled, Transcriber, Whale, Whisper};
 use crate::connector::{
     Heard, Part, StackedConnector, TranscriptConnector, Words, join_parts, pooled_input,
 };
@@ -27,7 +27,7 @@ pub enum AudioEncoder {
         encoder: Whisper,
         connector: StackedConnector,
     },
-    /// The decoder's words go in beside the connector's vectors.
+    /// The words that were read go in beside the connector's vectors.
     Transcribing(Box<Transcribing>),
 }
 
@@ -35,11 +35,32 @@ pub enum AudioEncoder {
 #[derive(Debug)]
 pub struct Transcribing {
     pub encoder: Whisper,
-    pub transcriber: Transcriber,
+    pub reader: Reader,
     pub connector: TranscriptConnector,
     pub words: Words,
     /// Tokens before and behind an utterance.
     pub markers: [u32; 2],
+}
+
+/// What reads the encoder's output.
+#[derive(Debug)]
+pub enum Reader {
+    /// Token after token.
+    Decoder(Box<Transcriber>),
+    /// All at once.
+    Ctc(Box<CtcReader>),
+}
+
+impl Reader {
+    fn read(&self, encoded: &Padded, seconds: f64) -> Result<Spelled> {
+        match self {
+            Self::Decoder(transcriber) => Ok(Spelled {
+                transcript: transcriber.read(encoded, seconds)?,
+                vectors: None,
+            }),
+            Self::Ctc(reader) => reader.read(encoded),
+        }
+    }
 }
 
 /// An utterance in the language model's space.
@@ -134,18 +155,20 @@ impl Transcribing {
         let longest = (LONGEST_PIECE_SECS * frames_per_second) as usize;
         let longest = longest.min(self.encoder.max_frames());
         let levels = features.to_dtype(DType::F32)?.mean(1)?.to_vec1::<f32>()?;
-        let mut pieces = Vec::new();
+        let (mut encoded_pieces, mut transcripts, mut vectors) =
+            (Vec::new(), Vec::new(), Vec::new());
         for range in cut_at_pauses(&levels, longest) {
             let piece = features.narrow(0, range.start, range.len())?;
             let encoded = self.encoder.forward(&piece)?;
             let seconds = piece.dim(0)? as f64 / frames_per_second;
-            let transcript = self.transcriber.read(&encoded, seconds)?;
-            pieces.push((encoded.values, transcript));
+            let spelled = self.reader.read(&encoded, seconds)?;
+            encoded_pieces.push(encoded.values);
+            transcripts.push(spelled.transcript);
+            vectors.extend(spelled.vectors);
         }
-        let (encoded, transcripts): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
         let transcript = super::Transcript::join(transcripts)?;
         let encoded = Padded {
-            values: Tensor::cat(&encoded, 1)?,
+            values: Tensor::cat(&encoded_pieces, 1)?,
             lengths: Vec::new(),
         };
         let seconds = frames as f64 / frames_per_second;
@@ -153,6 +176,10 @@ impl Transcribing {
             pooled_input: pooled_input(&encoded, features, &transcript, seconds)?
                 .to_device(features.device())?,
             transcript,
+            word_vectors: match vectors.is_empty() {
+                true => None,
+                false => Some(Tensor::cat(&vectors, 0)?),
+            },
         })
     }
 
@@ -167,7 +194,10 @@ impl Transcribing {
     /// The utterance in the order in which the language model is given it.
     pub fn parts(&self, heard: &Heard) -> Result<[Part; 4]> {
         let pooled = self.connector.forward(heard)?;
-        let words = self.words.ids(&heard.transcript.text)?;
+        let words = match &heard.word_vectors {
+            Some(vectors) => Part::Vectors(vectors.clone()),
+            None => Part::Ids(self.words.ids(&heard.transcript.text)?),
+        };
         Ok(TranscriptConnector::parts(pooled, words, self.markers))
     }
 }

@@ -1,13 +1,15 @@
 //! Audio encoders: acoustic features to vectors in the language model's space.
 
 pub mod adapter;
+mod ctc;
 mod ears;
 mod frames;
 pub mod whale;
 pub mod whisper;
 
 pub use adapter::{AdapterConfig, AudioAdapter};
-pub use ears::{AudioEncoder, Ears, Transcribing, Utterance};
+pub use ctc::{BLANK, CtcReader, Spelled};
+pub use ears::{AudioEncoder, Ears, Reader, Transcribing, Utterance};
 pub use whale::{Whale, WhaleConfig};
 pub(crate) use whisper::merge_updates;
 pub use whisper::{

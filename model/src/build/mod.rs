@@ -1,4 +1,4 @@
-//! Makes the folder of vita-nano from its bases, as they come from package registries, and what was trained.
+//! Makes the folders of vita-nano and its variant from their bases, as they come from package registries, and what was trained.
 //!
 //! The low-rank updates are not merged: rounded into the language model's 8-bit blocks they would lose what is smaller than
 //! a block's step, and they were trained beside exactly these blocks. They stay tensors of their own, which the
@@ -7,6 +7,7 @@
 mod detector;
 mod join;
 mod language;
+mod manifest;
 mod whisper;
 
 pub use join::join;
@@ -14,9 +15,10 @@ pub use join::join;
 pub use crate::audio::UPDATES_PREFIX as EARS_PREFIX;
 use crate::audio::merge_updates;
 use crate::checkpoint::{Gguf, Shards, TensorInfo, TorchFile};
-use crate::connector::{PooledConfig, PooledConnector, TranscriptConfig, TranscriptConnector};
+use crate::connector::{
+    PooledConfig, PooledConnector, StackedConfig, TranscriptConfig, TranscriptConnector,
+};
 use crate::nn::Source;
-use crate::vision::detector::{PERSON_PERCENT, SMALL_PERSON_PERCENT, THING_PERCENT};
 use crate::vision::efficientnet;
 use crate::{Error, Result};
 use candle_core::{DType, Shape, Tensor};
@@ -30,6 +32,12 @@ pub const ADDED_TOKENS: [&str; 5] = ["<1>", "<2>", "<3>", "<audio>", "</audio>"]
 /// File of everything that was trained.
 pub const TRAINED_FILE: &str = "trained.safetensors";
 
+/// File of what a connector trained by CTC has learnt.
+pub const CTC_FILE: &str = "ctc.safetensors";
+
+/// Beginning of the names of what a connector trained by CTC has learnt.
+pub const CTC_PREFIX: &str = "ctc.";
+
 const LANGUAGE_FILE: &str = "lm.gguf";
 const TOKENIZER_FILE: &str = "tokenizer.json";
 const EARS_FILE: &str = "ears.safetensors";
@@ -39,12 +47,29 @@ const CLASSES_FILE: &str = "classes.txt";
 const DETECTOR_FILE: &str = "detector.safetensors";
 const OBJECTS_FILE: &str = "objects.txt";
 
+/// Who reads what the ears encode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// vita-nano: Whisper's own decoder.
+    Decoder,
+    /// A connector trained by CTC.
+    Ctc,
+}
+
 /// Sizes of the connectors that are trained for vita-nano.
 pub fn audio_connector() -> TranscriptConfig {
     TranscriptConfig {
         pooled: 4,
         hidden: 384,
         markers: [ADDED_TOKENS[3].into(), ADDED_TOKENS[4].into()],
+    }
+}
+
+pub fn ctc_connector() -> StackedConfig {
+    StackedConfig {
+        stack: 4,
+        hidden: 768,
+        groups: 12,
     }
 }
 
@@ -153,6 +178,7 @@ const END_OF_TEXT: u32 = 50_256;
 /// # Errors
 /// What the readers say of the bases, and [`Error::TensorShape`] or [`Error::UnknownTensor`] where `trained` does not fit.
 pub fn build(
+    variant: Variant,
     bases: &Bases,
     trained: &Shards,
     labels: Labels,
@@ -173,9 +199,17 @@ pub fn build(
     at("ears", 0.7);
     let mut ears = whisper::read(&bases.ears.join("model.bin"))?;
     let tuned = merge_updates(&mut ears.tensors, trained)? > 0;
+    match variant {
+        Variant::Decoder => {
+            let words = crate::error::read_file(&bases.ears.join("tokenizer.json"))?;
+            write(&out.join(EARS_TOKENIZER_FILE), &words)?;
+        }
+        Variant::Ctc => {
+            save(&out.join(CTC_FILE), &ctc_parts(trained)?)?;
+            ears.tensors.retain(|name, _| name.starts_with("encoder."));
+        }
+    }
     save(&out.join(EARS_FILE), &ears.tensors)?;
-    let words = crate::error::read_file(&bases.ears.join("tokenizer.json"))?;
-    write(&out.join(EARS_TOKENIZER_FILE), &words)?;
     let settings = bases.ears.join("config.json");
     let mut generation: Generation = crate::checkpoint::read_json(&settings)?;
     let mut silence_ms = PUBLISHED_SILENCE_MS;
@@ -200,10 +234,14 @@ pub fn build(
     let hidden = gguf.lm_config().hidden_size;
     let vision = visual_connector_of(trained);
     let widths = (ears.encoder.d_model, hidden);
-    let (tensors, untrained) = trained_parts(trained, &gguf, &vision, widths)?;
+    let (tensors, untrained) = trained_parts(variant, trained, &gguf, &vision, widths)?;
     let updates = tensors.keys().any(|name| name.starts_with("lora."));
     save(&out.join(TRAINED_FILE), &tensors)?;
-    let manifest = manifest(&ears, (&generation, silence_ms), &vision, updates);
+    let reader = match variant {
+        Variant::Decoder => manifest::decoder_part(&ears, &generation),
+        Variant::Ctc => manifest::ctc_part(),
+    };
+    let manifest = manifest::text(&ears, silence_ms, &reader, &vision, updates);
     write(
         &out.join(crate::checkpoint::manifest::FILE_NAME),
         manifest.as_bytes(),
@@ -241,8 +279,31 @@ fn eyes(path: &Path) -> Result<HashMap<String, Tensor>> {
     tensors.collect()
 }
 
+/// What a connector trained by CTC has learnt.
+fn ctc_parts(trained: &Shards) -> Result<HashMap<String, Tensor>> {
+    let infos = trained.infos().into_iter();
+    let own = infos.filter(|info| info.name.starts_with(CTC_PREFIX));
+    let tensors = own.map(|info| {
+        let tensor = trained.read(&info.name)?;
+        let tensor = match tensor.dtype().is_float() {
+            true => half(&info.name, &tensor)?,
+            // the vocabulary
+            false => tensor,
+        };
+        Ok((info.name, tensor))
+    });
+    let tensors = tensors.collect::<Result<HashMap<_, _>>>()?;
+    match tensors.is_empty() {
+        true => Err(Error::Input(
+            "this variant's reader (ctc.*) is not among what was trained: train the stage align-ctc".into(),
+        )),
+        false => Ok(tensors),
+    }
+}
+
 /// Everything of `trained`, and for parts that it lacks what they begin with.
 fn trained_parts(
+    variant: Variant,
     trained: &Shards,
     gguf: &Gguf,
     vision: &PooledConfig,
@@ -288,6 +349,8 @@ fn trained_parts(
         .infos()
         .into_iter()
         .filter(|info| !known.contains(&info.name))
+        // a reader has a file of its own
+        .filter(|info| variant == Variant::Decoder || !info.name.starts_with(CTC_PREFIX))
         .collect();
     let tunes = |info: &TensorInfo| info.name.starts_with("lora.");
     if !others.iter().any(tunes) {
@@ -305,104 +368,6 @@ fn trained_parts(
         tensors.insert(info.name, tensor);
     }
     Ok((tensors, untrained))
-}
-
-fn manifest(
-    ears: &whisper::Ears,
-    (generation, silence_ms): (&Generation, u64),
-    vision: &PooledConfig,
-    updates: bool,
-) -> String {
-    let whisper::Ears {
-        encoder, decoder, ..
-    } = ears;
-    let audio = audio_connector();
-    let updates = match updates {
-        true => format!("updates = {{ file = \"{TRAINED_FILE}\" }}\n"),
-        false => String::new(),
-    };
-    format!(
-        r#"name = "vita-nano"
-max-length = 2048
-
-[language-model]
-path = "{LANGUAGE_FILE}"
-tokenizer = "{TOKENIZER_FILE}"
-added-rows = {{ file = "{TRAINED_FILE}" }}
-{updates}
-[vision]
-encoder = "efficientnet-lite0"
-weights = {{ file = "{EYES_FILE}" }}
-connector = {{ grid = {grid}, hidden = {visual_hidden}, slots = {slots}, details = {details} }}
-connector-weights = {{ file = "{TRAINED_FILE}", prefix = "vision" }}
-names = {{ file = "{CLASSES_FILE}" }}
-
-[vision.detector]
-weights = {{ file = "{DETECTOR_FILE}" }}
-labels = "{OBJECTS_FILE}"
-person-percent = {PERSON_PERCENT}
-small-person-percent = {SMALL_PERSON_PERCENT}
-thing-percent = {THING_PERCENT}
-
-[audio]
-encoder = "whisper"
-weights = {{ file = "{EARS_FILE}", prefix = "encoder" }}
-tail-silence-ms = {silence_ms}
-connector = {{ kind = "transcript", pooled = {pooled}, hidden = {audio_hidden}, markers = {markers:?} }}
-connector-weights = {{ file = "{TRAINED_FILE}", prefix = "audio" }}
-
-[audio.config]
-num-mel-bins = {bins}
-d-model = {width}
-encoder-attention-heads = {heads}
-encoder-ffn-dim = {inner}
-encoder-layers = {layers}
-max-source-positions = {positions}
-
-[audio.decoder]
-weights = {{ file = "{EARS_FILE}", prefix = "decoder" }}
-tokenizer = "{EARS_TOKENIZER_FILE}"
-suppress = {suppress:?}
-suppress-first = {suppress_first:?}
-
-[audio.decoder.config]
-vocab-size = {vocabulary}
-decoder-attention-heads = {decoder_heads}
-decoder-ffn-dim = {decoder_inner}
-decoder-layers = {decoder_layers}
-max-target-positions = {texts}
-
-# none was trained with: each position costs time before the first word
-[system]
-
-[template]
-system = "<|im_start|>system\n{{text}}<|im_end|>\n"
-user = "<|im_start|>user\n{{text}}<|im_end|>\n"
-bot = "<|im_start|>assistant\n{{text}}<|im_end|>\n"
-open = "<|im_start|>assistant\n"
-stop = ["<|im_end|>"]
-"#,
-        grid = vision.grid,
-        visual_hidden = vision.hidden,
-        slots = vision.slots,
-        details = vision.details,
-        pooled = audio.pooled,
-        audio_hidden = audio.hidden,
-        markers = audio.markers,
-        bins = encoder.num_mel_bins,
-        width = encoder.d_model,
-        heads = encoder.encoder_attention_heads,
-        inner = encoder.encoder_ffn_dim,
-        layers = encoder.encoder_layers,
-        positions = encoder.max_source_positions,
-        suppress = generation.suppress_ids,
-        suppress_first = generation.suppress_ids_begin,
-        vocabulary = decoder.vocab_size,
-        decoder_heads = decoder.decoder_attention_heads,
-        decoder_inner = decoder.decoder_ffn_dim,
-        decoder_layers = decoder.decoder_layers,
-        texts = decoder.max_target_positions,
-    )
 }
 
 fn save(path: &Path, tensors: &HashMap<String, Tensor>) -> Result<()> {

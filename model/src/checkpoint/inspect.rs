@@ -114,11 +114,13 @@ impl Inspection {
             weights,
             connector_weights,
             decoder,
+            ctc,
             ..
         }) = &manifest.audio
         {
             files.extend([(EARS, weights), ("audio connector", connector_weights)]);
             files.extend(decoder.iter().map(|d| ("audio decoder", &d.weights)));
+            files.extend(ctc.iter().map(|c| ("audio reader", &c.weights)));
         }
         files.extend(
             manifest

@@ -98,8 +98,9 @@ pub enum AudioPart {
         tail_silence_ms: u32,
         connector: AudioConnector,
         connector_weights: File,
-        /// For the connector of kind `transcript`.
+        /// What reads, for the connector of kind `transcript`: this or `ctc`.
         decoder: Option<DecoderPart>,
+        ctc: Option<CtcPart>,
     },
 }
 
@@ -109,7 +110,7 @@ pub enum AudioPart {
 pub enum AudioConnector {
     /// Neighbouring steps of the encoder side by side, through an MLP.
     Stacked(StackedConfig),
-    /// The decoder's words beside a few pooled vectors.
+    /// The words that were read beside a few pooled vectors.
     Transcript(TranscriptConfig),
 }
 
@@ -127,6 +128,14 @@ pub struct DecoderPart {
     /// Tokens that no text begins with.
     #[serde(default)]
     pub suppress_first: Vec<u32>,
+}
+
+/// A connector that was trained by CTC to say the language model's tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CtcPart {
+    pub weights: File,
+    pub connector: StackedConfig,
 }
 
 /// Longest silence that a manifest may ask for.
@@ -210,6 +219,7 @@ impl AudioPart {
             connector,
             tail_silence_ms,
             decoder,
+            ctc,
             ..
         } = self;
         config.validate(path)?;
@@ -223,13 +233,19 @@ impl AudioPart {
                 tail_silence_ms,
             ));
         }
-        match (connector, decoder) {
-            (AudioConnector::Transcript(_), None) => {
-                let expected = "a decoder, whose words the connector of kind transcript takes";
-                Err(Error::config(path, "audio.decoder", expected, "none"))
+        if let Some(decoder) = decoder {
+            decoder.config.validate(path, config.d_model)?;
+        }
+        if let Some(ctc) = ctc {
+            ctc.connector.validate(path)?;
+        }
+        let readers = usize::from(decoder.is_some()) + usize::from(ctc.is_some());
+        match connector {
+            AudioConnector::Transcript(_) if readers != 1 => {
+                let expected = "one of audio.decoder and audio.ctc, whose words the connector of kind transcript takes";
+                Err(Error::config(path, "audio", expected, readers))
             }
-            (_, Some(decoder)) => decoder.config.validate(path, config.d_model),
-            (AudioConnector::Stacked(_), None) => Ok(()),
+            _ => Ok(()),
         }
     }
 }
@@ -237,26 +253,34 @@ impl AudioPart {
 /// Most vectors of how an utterance sounded.
 const MAX_POOLED: usize = 64;
 
+impl StackedConfig {
+    fn validate(&self, path: &Path) -> Result<()> {
+        let sizes = [
+            ("connector.stack", self.stack),
+            ("connector.hidden", self.hidden),
+            ("connector.groups", self.groups),
+        ];
+        super::check_sizes(path, &sizes)?;
+        let fits = self.hidden.is_multiple_of(self.groups);
+        match fits && self.stack <= 64 {
+            true => Ok(()),
+            false => {
+                let expected = "groups that divide hidden, and a stack of at most 64";
+                Err(Error::config(
+                    path,
+                    "connector",
+                    expected,
+                    format!("{self:?}"),
+                ))
+            }
+        }
+    }
+}
+
 impl AudioConnector {
     fn validate(&self, path: &Path) -> Result<()> {
-        let wrong = |expected: &str| {
-            let found = format!("{self:?}");
-            Err(Error::config(path, "connector", expected, found))
-        };
         match self {
-            Self::Stacked(connector) => {
-                let sizes = [
-                    ("connector.stack", connector.stack),
-                    ("connector.hidden", connector.hidden),
-                    ("connector.groups", connector.groups),
-                ];
-                super::check_sizes(path, &sizes)?;
-                let fits = connector.hidden.is_multiple_of(connector.groups);
-                match fits && connector.stack <= 64 {
-                    true => Ok(()),
-                    false => wrong("groups that divide hidden, and a stack of at most 64"),
-                }
-            }
+            Self::Stacked(connector) => connector.validate(path),
             Self::Transcript(connector) => {
                 let sizes = [
                     ("connector.pooled", connector.pooled),
@@ -265,7 +289,10 @@ impl AudioConnector {
                 super::check_sizes(path, &sizes)?;
                 match connector.pooled <= MAX_POOLED {
                     true => Ok(()),
-                    false => wrong("at most 64 pooled vectors"),
+                    false => {
+                        let found = connector.pooled;
+                        Err(Error::config(path, "connector.pooled", "at most 64", found))
+                    }
                 }
             }
         }

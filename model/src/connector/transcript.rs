@@ -1,5 +1,5 @@
-//! Connector for audio encoders with a decoder of their own: the words that were read, as the language
-//! model's embeddings, beside a few vectors of how they sounded.
+//! Connector for ears that read: the words that were read, as the language model's embeddings or as vectors near them,
+//! beside a few vectors of how they sounded.
 //!
 //! An utterance becomes `[begin marker, pooled vectors, words, end marker]`. The pooled vectors are what is trained:
 //! they tell speech from noise, a question from talk, and how far the words can be trusted.
@@ -37,6 +37,8 @@ fn default_markers() -> [String; 2] {
 #[derive(Debug, Clone)]
 pub struct Heard {
     pub transcript: Transcript,
+    /// What stands for the words, `[tokens, hidden]`; `None`: the language model's embeddings of the text.
+    pub word_vectors: Option<Tensor>,
     /// `[2·width + SCALARS]`, see [`pooled_input`].
     pub pooled_input: Tensor,
 }
@@ -109,12 +111,12 @@ impl TranscriptConnector {
     }
 
     /// The utterance in the order in which the language model is given it.
-    pub fn parts(pooled: Tensor, words: Vec<u32>, markers: [u32; 2]) -> [Part; 4] {
+    pub fn parts(pooled: Tensor, words: Part, markers: [u32; 2]) -> [Part; 4] {
         let [begin, end] = markers;
         [
             Part::Ids(vec![begin]),
             Part::Vectors(pooled),
-            Part::Ids(words),
+            words,
             Part::Ids(vec![end]),
         ]
     }

@@ -23,6 +23,11 @@ impl Words {
         self.tokenizer.encode_text(text)
     }
 
+    /// Plain text of ids.
+    pub fn text(&self, ids: &[u32]) -> Result<String> {
+        Ok(self.tokenizer.decode(ids, true)?.trim().to_string())
+    }
+
     /// Id of a token of its own, such as a marker.
     pub fn marker(&self, name: &str) -> Result<u32> {
         self.tokenizer.added_token(name)

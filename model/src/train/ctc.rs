@@ -157,14 +157,6 @@ impl CustomOp1 for Ctc {
     }
 }
 
-/// Classes that greedy decoding writes: the best of each step, repetitions and blanks taken away.
-pub fn ctc_greedy(log_probabilities: &Tensor, blank: u32) -> Result<Vec<u32>> {
-    let mut best = log_probabilities.argmax(1)?.to_vec1::<u32>()?;
-    best.dedup();
-    best.retain(|&class| class != blank);
-    Ok(best)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

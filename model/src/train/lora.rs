@@ -145,7 +145,7 @@ pub fn save(path: &Path, tensors: &HashMap<String, Tensor>, half: bool) -> Resul
         .iter()
         .map(|(name, tensor)| {
             let tensor = tensor.to_device(&Device::Cpu)?;
-            let tensor = match half {
+            let tensor = match half && tensor.dtype().is_float() {
                 true => tensor.to_dtype(DType::F16)?,
                 false => tensor,
             };

@@ -2,11 +2,11 @@
 
 use super::Vita;
 use crate::audio::{
-    AudioAdapter, AudioEncoder, Ears, Transcriber, Transcribing, Whale, Whisper, WhisperConfig,
-    WhisperDecoder,
+    AudioAdapter, AudioEncoder, CtcReader, Ears, Reader, Transcriber, Transcribing, Whale, Whisper,
+    WhisperConfig, WhisperDecoder,
 };
 use crate::checkpoint::manifest::{
-    self, AudioConnector, AudioPart, DecoderPart, File, Manifest, VisionPart,
+    self, AudioConnector, AudioPart, CtcPart, DecoderPart, File, Manifest, VisionPart,
 };
 use crate::checkpoint::{Gguf, ModelConfig, Shards, WeightFiles, load_cmvn, open_weights};
 use crate::connector::{
@@ -341,29 +341,38 @@ fn manifest_ears(
         connector,
         connector_weights,
         decoder,
+        ctc,
     } = part;
     let encoder = Whisper::new(config, &part_weights(folder, weights, options)?)?;
     let w_connector = part_weights(folder, connector_weights, options)?;
     let (width, hidden) = (config.d_model, words.hidden());
     let fbank = Fbank::whisper();
-    let encoder = match (connector, decoder) {
-        (AudioConnector::Stacked(connector), _) => AudioEncoder::Whisper {
+    let encoder = match connector {
+        AudioConnector::Stacked(connector) => AudioEncoder::Whisper {
             encoder,
             connector: StackedConnector::new(connector, width, hidden, &w_connector)?,
         },
-        (AudioConnector::Transcript(connector), Some(decoder)) => {
+        AudioConnector::Transcript(connector) => {
             let [begin, end] = &connector.markers;
+            let reader = match (decoder, ctc) {
+                (Some(part), _) => {
+                    Reader::Decoder(Box::new(transcriber(folder, config, part, options)?))
+                }
+                (None, Some(part)) => {
+                    Reader::Ctc(Box::new(ctc_reader(folder, width, part, words, options)?))
+                }
+                (None, None) => {
+                    let path = folder.join(manifest::FILE_NAME);
+                    return Err(Error::config(path, "audio.decoder", "a decoder", "none"));
+                }
+            };
             AudioEncoder::Transcribing(Box::new(Transcribing {
                 encoder,
-                transcriber: transcriber(folder, config, decoder, options)?,
+                reader,
                 connector: TranscriptConnector::new(connector, width, hidden, &w_connector)?,
                 markers: [words.marker(begin)?, words.marker(end)?],
                 words: words.clone(),
             }))
-        }
-        (AudioConnector::Transcript(_), None) => {
-            let path = folder.join(manifest::FILE_NAME);
-            return Err(Error::config(path, "audio.decoder", "a decoder", "none"));
         }
     };
     Ok(Ears {
@@ -384,6 +393,24 @@ fn transcriber(
     let decoder = WhisperDecoder::new(config.d_model, &part.config, &w)?;
     let tokenizer = Tokenizer::load(&manifest::inside(folder, &part.tokenizer)?)?;
     Transcriber::new(decoder, tokenizer, &part.suppress, &part.suppress_first)
+}
+
+fn ctc_reader(
+    folder: &Path,
+    width: usize,
+    part: &CtcPart,
+    words: &Words,
+    options: &LoadOptions,
+) -> Result<CtcReader> {
+    let path = manifest::inside(folder, &part.weights.file)?;
+    let tokens = match part.weights.prefix.as_str() {
+        "" => "tokens".to_string(),
+        prefix => format!("{prefix}.tokens"),
+    };
+    let tokens = Shards::from_file(&path)?.read(&tokens)?;
+    let tokens = tokens.to_dtype(DType::U32)?.flatten_all()?.to_vec1()?;
+    let w = part_weights(folder, &part.weights, options)?;
+    CtcReader::new(&part.connector, width, tokens, words.clone(), &w)
 }
 
 fn check_vocabulary(rows: usize, tokenizer: &Tokenizer) -> Result<()> {

@@ -10,11 +10,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vita_engine::models;
-use vita_model::build::{self, Bases, Labels};
+use vita_model::build::{self, Bases, Labels, Variant};
 use vita_model::checkpoint::Shards;
 
 /// What was trained for vita-nano, part of the program so that an installed one has it.
 const TRAINED: &[u8] = include_bytes!("../../../models/nano/trained.safetensors");
+
+/// The same for its variant nano-ctc.
+const TRAINED_CTC: &[u8] = include_bytes!("../../../models/nano/ctc.safetensors");
 
 /// Names of what the eyes know.
 const LABELS: Labels = Labels {
@@ -29,8 +32,8 @@ const STAMP_FILE: &str = "build.json";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// The model: nano
-    #[arg(value_parser = ["nano"])]
+    /// The model: nano, or nano-ctc, whose ears read without a decoder
+    #[arg(value_parser = ["nano", "nano-ctc"])]
     model: String,
 
     /// Folder to make, in place of `models/<MODEL>` in the cache
@@ -65,9 +68,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(missing) = bases.missing().first() {
         bail!("{} is missing: run `make setup`", missing.display());
     }
+    let (variant, own) = match args.model.as_str() {
+        "nano-ctc" => (Variant::Ctc, TRAINED_CTC),
+        _ => (Variant::Decoder, TRAINED),
+    };
     let (trained_path, trained) = match args.trained.last() {
         Some(last) => (last.clone(), build::join(read_all(&args.trained)?)?),
-        None => ("the program's trained parts".into(), TRAINED.to_vec()),
+        None => ("the program's trained parts".into(), own.to_vec()),
     };
     let stamp = stamp(&bases, &trained)?;
     if !args.force && up_to_date(&out, &stamp) {
@@ -76,8 +83,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let trained = Shards::from_bytes(&trained_path, trained)?;
     let report = in_place(&out, |folder| {
-        let report =
-            with_progress(|progress| build::build(&bases, &trained, LABELS, folder, progress))?;
+        let report = with_progress(|progress| {
+            build::build(variant, &bases, &trained, LABELS, folder, progress)
+        })?;
         fs::write(folder.join("NOTICE"), NOTICE)?;
         fs::write(folder.join(STAMP_FILE), serde_json::to_vec_pretty(&stamp)?)?;
         Ok(report)

@@ -1,8 +1,11 @@
 use crate::features::{SAMPLE_RATE_HZ, samples};
-use crate::{Item, Result};
+use crate::sampler::generator;
+use crate::{Error, Item, Places, Recipe, Result, Split};
 use candle_core::Tensor;
 use rand::Rng;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use vita_model::audio::Ears;
 use vita_model::build::TUNED_SILENCE_MS;
@@ -14,6 +17,9 @@ const LONGEST_BYTES: u64 = 12 * 1_000 * SAMPLES_PER_MS * 2;
 
 /// Between two sentences of one that goes on speaking.
 const PAUSE_MS: [u64; 2] = [100, 700];
+
+/// Share of the draws that are two recordings with a pause between them.
+const JOINED: f64 = 0.2;
 
 /// A recording and what is said in it: nothing in a sound that nobody makes.
 pub struct Clip {
@@ -60,6 +66,49 @@ impl Clip {
     fn is_silent(&self) -> bool {
         self.words.is_empty()
     }
+}
+
+/// Recordings of the splits train and valid, each once.
+pub fn clips(
+    recipe: &Recipe,
+    places: &Places,
+    validate_items: usize,
+) -> Result<(Vec<Clip>, Vec<Clip>)> {
+    let mut items = recipe.items(places)?;
+    let mut known = HashSet::new();
+    items.retain(|item| {
+        item.audio
+            .as_ref()
+            .is_some_and(|path| known.insert(path.clone()))
+    });
+    let of = |split| {
+        let items = items.iter().filter(move |item| item.split == split);
+        items.filter_map(Clip::of)
+    };
+    let training: Vec<Clip> = of(Split::Train).collect();
+    if training.is_empty() {
+        let reason = "no item of the split train has a recording: run the stage data first";
+        return Err(Error::Input(reason.into()));
+    }
+    let mut valid: Vec<Clip> = of(Split::Valid)
+        .filter(|clip| !clip.words.is_empty())
+        .collect();
+    valid.shuffle(&mut generator(recipe.seed, 32, 0));
+    valid.truncate(validate_items);
+    Ok((training, valid))
+}
+
+/// Features and words of a recording, or of it and another one behind it.
+pub fn drawn(clips: &[Clip], i: usize, ears: &Ears, rng: &mut StdRng) -> Result<(Tensor, String)> {
+    let (clip, all) = (&clips[i], clips.len());
+    if all > 1 && rng.random_bool(JOINED) {
+        // any but itself
+        let other = &clips[(i + rng.random_range(1..all)) % all];
+        if let Some(both) = clip.joined(other, ears, rng)? {
+            return Ok(both);
+        }
+    }
+    Ok((clip.features(ears)?, clip.words.clone()))
 }
 
 fn features(samples: &[f32], ears: &Ears) -> Result<Tensor> {

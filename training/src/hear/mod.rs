@@ -1,24 +1,22 @@
-//! The stage `align-audio`: ears that read learn to write what is said, with low-rank updates of all their
-//! layers. The language model is not run. Transcription is the second half of the paper's audio alignment (spec 8.3).
+//! Ears learn. The stage `align-audio`: ears that read learn to write what is said, with low-rank updates of all their
+//! layers. The language model is not run. Transcription is the second half of the paper's audio alignment (spec 8.3); the
+//! first half is in [`ctc`].
 
 mod clip;
+pub mod ctc;
 mod variation;
 
 use crate::alignment::{Alignment, Goal, chosen, learn};
 use crate::sampler::generator;
 use crate::words::word_errors;
-use crate::{Error, Places, Recipe, Result, Split, Stage, StageOptions};
+use crate::{Error, Places, Recipe, Result, Stage, StageOptions};
 use candle_core::Tensor;
-use clip::Clip;
-use rand::Rng;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+use clip::{Clip, clips, drawn};
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use variation::varied;
-use vita_model::audio::{AudioEncoder, Transcriber, Transcribing, Whisper, WhisperDecoder};
+use vita_model::audio::{AudioEncoder, Reader, Transcriber, Transcribing, Whisper, WhisperDecoder};
 use vita_model::build::{EARS_PREFIX, TRAINED_FILE};
 use vita_model::nn::Variables;
 use vita_model::train::{AdamW, AdamWConfig, CrossEntropy, EarsLora, LoraConfig, cross_entropy};
@@ -26,9 +24,6 @@ use vita_model::{LoadOptions, Vita};
 
 /// Where the updates are, in the stage's folder: names as in a model's trained parts.
 pub const TUNED_FILE: &str = "ears.safetensors";
-
-/// Share of the draws that are two recordings with a pause between them.
-const JOINED: f64 = 0.2;
 
 /// Section `[align-audio]` of a recipe.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -78,6 +73,16 @@ pub struct Measures {
     pub utterances: usize,
 }
 
+impl Measures {
+    fn add(&mut self, said: &str, read: &str) {
+        let (errors, words) = word_errors(said, read);
+        self.errors += errors;
+        self.words += words;
+        self.whole += usize::from(errors == 0);
+        self.utterances += 1;
+    }
+}
+
 impl std::fmt::Display for Measures {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let percent = 100.0 * self.errors as f64 / self.words.max(1) as f64;
@@ -100,7 +105,7 @@ pub struct Summary {
 pub fn run(recipe: &Recipe, places: &Places, options: &StageOptions) -> Result<Summary> {
     let missing = || Error::Input("the recipe has no section [align-audio]".into());
     let stage = recipe.align_audio.clone().ok_or_else(missing)?;
-    let (training, valid) = clips(recipe, places, &stage)?;
+    let (training, valid) = clips(recipe, places, stage.validate_items)?;
     let mut tuner = Tuner::load(recipe.seed, places, &stage, (training, valid))?;
     let goal = Goal {
         updates: stage.updates,
@@ -115,36 +120,6 @@ pub fn run(recipe: &Recipe, places: &Places, options: &StageOptions) -> Result<S
         measures: tuner.measure()?,
         file,
     })
-}
-
-/// Recordings of the splits train and valid, each once.
-fn clips(
-    recipe: &Recipe,
-    places: &Places,
-    stage: &AlignAudioStage,
-) -> Result<(Vec<Clip>, Vec<Clip>)> {
-    let mut items = recipe.items(places)?;
-    let mut known = HashSet::new();
-    items.retain(|item| {
-        item.audio
-            .as_ref()
-            .is_some_and(|path| known.insert(path.clone()))
-    });
-    let of = |split| {
-        let items = items.iter().filter(move |item| item.split == split);
-        items.filter_map(Clip::of)
-    };
-    let training: Vec<Clip> = of(Split::Train).collect();
-    if training.is_empty() {
-        let reason = "no item of the split train has a recording: run the stage data first";
-        return Err(Error::Input(reason.into()));
-    }
-    let mut valid: Vec<Clip> = of(Split::Valid)
-        .filter(|clip| !clip.words.is_empty())
-        .collect();
-    valid.shuffle(&mut generator(recipe.seed, 32, 0));
-    valid.truncate(stage.validate_items);
-    Ok((training, valid))
 }
 
 struct Tuner {
@@ -175,8 +150,7 @@ impl Tuner {
             ..LoadOptions::default()
         };
         let vita = Vita::load(&places.model, &options)?;
-        let ears = ears(&vita)?;
-        let (encoder, decoder) = (&ears.encoder, ears.transcriber.decoder());
+        let (encoder, decoder) = (&ears(&vita)?.encoder, transcriber(&vita)?.decoder());
         let lora = EarsLora::new(stage.low_rank, encoder, decoder, seed)?;
         let (encoder, decoder) = lora.attach(encoder, decoder)?;
         let adamw = AdamWConfig {
@@ -199,27 +173,12 @@ impl Tuner {
     }
 
     fn transcriber(&self) -> Result<&Transcriber> {
-        Ok(&ears(&self.vita)?.transcriber)
-    }
-
-    /// Features and words of a recording, or of it and another one behind it.
-    fn drawn(&self, i: usize, rng: &mut StdRng) -> Result<(Tensor, String)> {
-        let (clip, ears) = (&self.training[i], self.vita.ears()?);
-        let all = self.training.len();
-        if all > 1 && rng.random_bool(JOINED) {
-            // any but itself
-            let other = &self.training[(i + rng.random_range(1..all)) % all];
-            if let Some(both) = clip.joined(other, ears, rng)? {
-                return Ok(both);
-            }
-        }
-        Ok((clip.features(ears)?, clip.words.clone()))
+        transcriber(&self.vita)
     }
 
     /// Reads clips as the model will, with the share of the updates that it gets.
     fn measure(&self) -> Result<Measures> {
-        let ears = ears(&self.vita)?;
-        let (encoder, decoder) = (&ears.encoder, ears.transcriber.decoder());
+        let (encoder, decoder) = (&ears(&self.vita)?.encoder, self.transcriber()?.decoder());
         let (encoder, decoder) = self.lora.attach_frozen(encoder, decoder, self.share)?;
         let mut measures = Measures::default();
         for clip in &self.valid {
@@ -228,11 +187,7 @@ impl Tuner {
             let seconds = features.dim(0)? as f64 / heard.frames_per_second();
             let encoded = encoder.forward(&features)?;
             let read = self.transcriber()?.read_with(&decoder, &encoded, seconds)?;
-            let (errors, words) = word_errors(&clip.words, &read.text);
-            measures.errors += errors;
-            measures.words += words;
-            measures.whole += usize::from(errors == 0);
-            measures.utterances += 1;
+            measures.add(&clip.words, &read.text);
         }
         Ok(measures)
     }
@@ -248,7 +203,7 @@ impl Alignment for Tuner {
         let mut rng = generator(self.seed, 31, step);
         let (mut thoughts, mut targets) = (Vec::new(), Vec::new());
         for i in chosen {
-            let (features, words) = self.drawn(i, &mut rng)?;
+            let (features, words) = drawn(&self.training, i, self.vita.ears()?, &mut rng)?;
             let encoded = self.encoder.forward(&varied(&features, &mut rng)?)?;
             let ids = self.transcriber()?.written(&words)?;
             let given = self.transcriber()?.opening();
@@ -267,11 +222,22 @@ impl Alignment for Tuner {
     }
 }
 
-fn ears(vita: &Vita) -> Result<&Transcribing> {
+/// Ears that read what they hear.
+pub(crate) fn ears(vita: &Vita) -> Result<&Transcribing> {
     match &vita.ears()?.encoder {
         AudioEncoder::Transcribing(ears) => Ok(ears),
         _ => Err(Error::Input(
-            "this model's ears do not read words: the stage align-audio is for those that do"
+            "this model's ears do not read what they hear (audio.connector.kind = \"transcript\")"
+                .into(),
+        )),
+    }
+}
+
+fn transcriber(vita: &Vita) -> Result<&Transcriber> {
+    match &ears(vita)?.reader {
+        Reader::Decoder(transcriber) => Ok(transcriber),
+        Reader::Ctc(_) => Err(Error::Input(
+            "these ears read without a decoder: the stage align-audio tunes those that have one"
                 .into(),
         )),
     }

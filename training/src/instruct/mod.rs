@@ -20,7 +20,7 @@ use crate::{
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use vita_model::build::TRAINED_FILE;
+use vita_model::build::{CTC_FILE, TRAINED_FILE};
 use vita_model::train::Schedule;
 
 /// Updates between two pictures of the curves.
@@ -278,9 +278,9 @@ pub fn export(recipe: &Recipe, places: &Places, file: &Path) -> Result<u64> {
     learner.restore(&checkpoint)?;
     let mut tensors = learner.tensors()?;
     // what a stage before this one has learnt, and this one left alone
-    let begun_with = places.model.join(TRAINED_FILE);
-    if begun_with.is_file() {
-        for (name, tensor) in candle_core::safetensors::load(&begun_with, &Device::Cpu)? {
+    let files = [TRAINED_FILE, CTC_FILE].map(|name| places.model.join(name));
+    for begun_with in files.iter().filter(|file| file.is_file()) {
+        for (name, tensor) in candle_core::safetensors::load(begun_with, &Device::Cpu)? {
             tensors.entry(name).or_insert(tensor);
         }
     }

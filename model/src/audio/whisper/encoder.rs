@@ -86,6 +86,11 @@ impl Whisper {
         all.collect()
     }
 
+    /// Of its output.
+    pub fn width(&self) -> usize {
+        self.positions.dims().last().copied().unwrap_or(0)
+    }
+
     /// Most feature frames that can be encoded at once.
     pub fn max_frames(&self) -> usize {
         2 * self.positions.dims().first().copied().unwrap_or(0)

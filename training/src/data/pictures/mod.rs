@@ -45,7 +45,7 @@ pub struct PicturesConfig {
     pub valid: usize,
     /// Of each group.
     pub test: usize,
-    /// Composed scenes for the stage `align-vision` alone.
+    /// Composed scenes beyond those, asked about without a recording.
     pub further: usize,
 }
 
@@ -237,8 +237,8 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Half of the items are typed. Of the others the test's are all spoken, a third of training's; the rest is known
-    /// only as what ears might have written.
+    /// Half of the items are typed. Of the others the test's are all spoken, a third of training's, but nothing of
+    /// [`FURTHER`]; the rest is known only as what ears might have written.
     fn ask(
         &self,
         split: Split,
@@ -247,7 +247,9 @@ impl<'a> Asker<'a> {
         shot: &Shot,
         voices: &[Voice],
     ) -> Option<Planned> {
-        let name = GROUPS.iter().find(|(name, ..)| *name == group)?.1;
+        let further = group == FURTHER;
+        let asked = if further { shot.group() } else { group };
+        let name = GROUPS.iter().find(|(name, ..)| *name == asked)?.1;
         let looking = self.looking.get(name)?;
         let id = format!("picture item|{split:?}|{group}|{i}");
         let mut rng = rng_for(self.seed, &id);
@@ -262,7 +264,7 @@ impl<'a> Asker<'a> {
         let (row, right) = self.known(shot, name);
         let words = templates.choose(&mut rng)?.draw(&row, &mut rng, |_| None);
         let typed = rng.random_bool(0.5);
-        let spoken = !typed && (split != Split::Train || rng.random_bool(0.35));
+        let spoken = !typed && !further && (split != Split::Train || rng.random_bool(0.35));
         let (words, voice, clip) = match (typed, spoken) {
             (true, _) => (text::typed(&words, &mut rng), "typed".into(), None),
             (false, true) => {
@@ -288,7 +290,7 @@ impl<'a> Asker<'a> {
             intent: Some(name.to_owned()),
             voice: Some(voice),
             phrasing: Some(phrasing),
-            group: Some(group.to_owned()),
+            group: Some(asked.to_owned()),
             right: Some(right),
         };
         Some(Planned { item, clip })

@@ -173,3 +173,24 @@ fn no_picture_is_on_two_sides_of_the_split() {
     assert!(both.is_empty(), "{both:?}");
     assert!(taken[0].len() > 8 && taken[1].len() > 3, "{taken:?}");
 }
+
+#[test]
+fn further_scenes_are_asked_about_and_nobody_speaks() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources(folder.path());
+    let studio = studio(&sources, folder.path());
+    let corpus = Corpus::read(&corpus()).unwrap();
+    let asker = Asker::new(&corpus, &sources.nouns, 3);
+    let voices = speech::voices(Split::Train, &Neural::start(folder.path()));
+    let mut groups = BTreeSet::new();
+    for i in 0..24 {
+        let Some(shot) = studio.shoot(Split::Train, FURTHER, i).unwrap() else {
+            continue;
+        };
+        let planned = asker.ask(Split::Train, FURTHER, i, &shot, &voices).unwrap();
+        assert!(planned.clip.is_none());
+        assert_eq!(planned.item.group.as_deref(), Some(shot.group()));
+        groups.insert(shot.group());
+    }
+    assert_eq!(groups, BTreeSet::from(["colour", "count", "side"]));
+}

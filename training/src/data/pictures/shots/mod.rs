@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 const JPEG_QUALITY: u8 = 88;
 
-/// The group of scenes that nobody asks about.
+/// Composed scenes beyond those of the groups, for training alone; nobody speaks about them.
 pub const FURTHER: &str = "further";
 
 /// What is known of a picture.
@@ -62,6 +62,18 @@ pub struct Shot {
 }
 
 impl Shot {
+    /// The group of the evaluation that asks such a question.
+    pub fn group(&self) -> &'static str {
+        match self.about {
+            About::Main(..) => "photo",
+            About::Colour(_) => "colour",
+            About::Side(_) => "side",
+            About::Count(_) => "count",
+            About::People(_) => "people-count",
+            About::Moved(_) => "moved",
+        }
+    }
+
     pub fn pictures(&self) -> Vec<PathBuf> {
         let pictures = self.scenes.iter().map(|scene| scene.picture.clone());
         pictures.collect()
