@@ -40,7 +40,8 @@ pub struct Args {
 fn stage(name: &str) -> Result<Stage, String> {
     let known = Stage::ALL.into_iter().find(|stage| stage.name() == name);
     known.ok_or_else(|| {
-        "expected data, pictures, align-audio, align-ctc, features, align-vision or instruct".into()
+        let [others @ .., last] = Stage::ALL.map(Stage::name);
+        format!("expected {} or {last}", others.join(", "))
     })
 }
 

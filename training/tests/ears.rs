@@ -11,7 +11,9 @@ const RECIPE: &str = r#"
 name = "ears"
 model = "./model"
 items = ["items.jsonl"]
+"#;
 
+const ALIGN_AUDIO: &str = r#"
 [align-audio]
 updates = 30
 batch = 2
@@ -24,11 +26,7 @@ low-rank = { rank = 4, alpha = 8.0 }
 /// As in the recipe.
 const UPDATES: u64 = 30;
 
-const CTC_RECIPE: &str = r#"
-name = "ears"
-model = "./model"
-items = ["items.jsonl"]
-
+const ALIGN_CTC: &str = r#"
 [align-ctc]
 updates = 40
 batch = 2
@@ -91,7 +89,7 @@ fn untrained() -> Shards {
 }
 
 /// A model of which nothing was trained, and a folder with the items that teach it.
-fn begun(folder: &Path, recipe: &str) -> (Recipe, Places) {
+fn begun(folder: &Path, stage: &str) -> (Recipe, Places) {
     let at = |name: &str| folder.join(name);
     build_model(Variant::Decoder, &untrained(), &at("model"));
     let places = Places {
@@ -104,7 +102,7 @@ fn begun(folder: &Path, recipe: &str) -> (Recipe, Places) {
     let valid = item("valid", "003.wav", "seven of clubs");
     let items = format!("{}\n{valid}\n", items.join("\n"));
     std::fs::write(places.folder.join("items.jsonl"), items).unwrap();
-    std::fs::write(at("recipe.toml"), recipe).unwrap();
+    std::fs::write(at("recipe.toml"), format!("{RECIPE}{stage}")).unwrap();
     (Recipe::load(&at("recipe.toml")).unwrap(), places)
 }
 
@@ -120,7 +118,7 @@ fn at_once() -> StageOptions {
 fn ears_learn_to_write_what_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let (recipe, places) = begun(folder.path(), RECIPE);
+    let (recipe, places) = begun(folder.path(), ALIGN_AUDIO);
 
     // cut off half way, and taken up
     let cut = hear::run(&recipe, &places, &at_once()).unwrap();
@@ -158,7 +156,7 @@ fn ears_learn_to_write_what_is_said() {
 fn a_connector_learns_to_say_what_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let (recipe, places) = begun(folder.path(), CTC_RECIPE);
+    let (recipe, places) = begun(folder.path(), ALIGN_CTC);
 
     let cut = hear::ctc::run(&recipe, &places, &at_once()).unwrap();
     assert!(cut.updates < CTC_UPDATES);

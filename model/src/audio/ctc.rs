@@ -4,9 +4,11 @@
 //! Its vectors are compared with the language model's own embeddings, so what it says goes on as vectors near them: of each
 //! token the mixture of all that it may have been.
 
+use super::whisper::likeliest;
 use super::{Padded, Transcript};
 use crate::connector::{StackedConfig, StackedConnector, Words};
-use crate::nn::{Linear, RandomSource, Source, Weights};
+use crate::nn::{Linear, RandomSource, Source, Weights, unit_rows};
+use crate::sampling::probability;
 use crate::{Error, Result};
 use candle_core::{D, DType, Device, Shape, Tensor};
 use std::collections::HashMap;
@@ -68,7 +70,7 @@ impl CtcReader {
             connector: StackedConnector::new(config, width, hidden, w)?,
             blank: Linear::new(hidden, 1, &w.pp("blank"))?,
             sharpness: w.get(1, "sharpness")?,
-            directions: unit(&centred)?.t()?.contiguous()?,
+            directions: unit_rows(&centred)?.t()?.contiguous()?,
             tokens,
             embeddings,
             dtype,
@@ -103,7 +105,7 @@ impl CtcReader {
     pub fn logits(&self, encoded: &Padded) -> Result<Tensor> {
         let vectors = self.connector.forward(encoded)?;
         let blank = self.blank.forward(&vectors)?.to_dtype(DType::F32)?;
-        let cosines = unit(&vectors.to_dtype(DType::F32)?)?.matmul(&self.directions)?;
+        let cosines = unit_rows(&vectors.to_dtype(DType::F32)?)?.matmul(&self.directions)?;
         let sharpness = self.sharpness.to_dtype(DType::F32)?.exp()?;
         Ok(Tensor::cat(
             &[blank, cosines.broadcast_mul(&sharpness)?],
@@ -119,11 +121,23 @@ impl CtcReader {
         }
     }
 
+    /// Its vocabulary, in the language model's ids.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Classes of a text, for training; `None` where the vocabulary lacks a token of it.
+    pub fn labels(&self, text: &str) -> Result<Option<Vec<u32>>> {
+        let ids = Self::written(&self.words, text)?;
+        let class = |id| self.tokens.iter().position(|token| token == id);
+        let classes = ids.iter().map(|id| Some(BLANK + 1 + class(id)? as u32));
+        Ok(classes.collect())
+    }
+
     /// The likeliest way through the steps of `[1, steps, width]`.
     pub fn read(&self, encoded: &Padded) -> Result<Spelled> {
         let logits = self.logits(encoded)?.to_device(&Device::Cpu)?;
-        let log = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
-        let peaks = peaks(&log.to_vec2::<f32>()?)?;
+        let peaks = peaks(&logits.to_vec2::<f32>()?)?;
         let ids: Vec<u32> = peaks
             .said
             .iter()
@@ -145,7 +159,7 @@ impl CtcReader {
         };
         let vectors = match peaks.said.is_empty() {
             true => None,
-            false => Some(self.vectors(&log, &peaks.said)?),
+            false => Some(self.vectors(&logits, &peaks.said)?),
         };
         Ok(Spelled {
             transcript,
@@ -154,9 +168,9 @@ impl CtcReader {
     }
 
     /// Of each token the embeddings of all that its step may say, by their probabilities.
-    fn vectors(&self, log: &Tensor, said: &[Said]) -> Result<Tensor> {
+    fn vectors(&self, logits: &Tensor, said: &[Said]) -> Result<Tensor> {
         let steps: Vec<u32> = said.iter().map(|said| said.step as u32).collect();
-        let rows = log.index_select(&Tensor::new(steps, log.device())?, 0)?;
+        let rows = logits.index_select(&Tensor::new(steps, logits.device())?, 0)?;
         let of_tokens = rows.narrow(1, 1, self.tokens.len())?.contiguous()?;
         let shares = candle_nn::ops::softmax(&of_tokens, D::Minus1)?;
         let shares = shares.to_device(self.embeddings.device())?;
@@ -178,31 +192,21 @@ struct Peaks {
 }
 
 /// The best class of each step; a run of one token is that token once.
-fn peaks(log: &[Vec<f32>]) -> Result<Peaks> {
+fn peaks(logits: &[Vec<f32>]) -> Result<Peaks> {
     let (mut said, mut silence) = (Vec::<Said>::new(), 1f64);
-    let mut before = BLANK as usize;
-    for (step, row) in log.iter().enumerate() {
-        let (mut class, mut best) = (BLANK as usize, f32::NEG_INFINITY);
-        for (i, &value) in row.iter().enumerate() {
-            if value > best {
-                (class, best) = (i, value);
-            }
-        }
-        if !best.is_finite() {
-            let reason = "the reader's logits are no numbers: is the sound sound?";
-            return Err(Error::Input(reason.into()));
-        }
-        silence = silence.min(f64::from(row[BLANK as usize]).exp());
-        let log_probability = f64::from(best);
+    let mut before = BLANK;
+    for (step, row) in logits.iter().enumerate() {
+        let (class, log_probability) = likeliest(row)?;
+        silence = silence.min(probability(row, BLANK));
         match said.last_mut() {
-            _ if class == BLANK as usize => {}
+            _ if class == BLANK => {}
             Some(last) if class == before => {
                 if log_probability > last.log_probability {
                     (last.step, last.log_probability) = (step, log_probability);
                 }
             }
             _ => said.push(Said {
-                token: class - 1,
+                token: class as usize - 1,
                 step,
                 log_probability,
             }),
@@ -210,12 +214,6 @@ fn peaks(log: &[Vec<f32>]) -> Result<Peaks> {
         before = class;
     }
     Ok(Peaks { said, silence })
-}
-
-/// Rows of length 1.
-fn unit(rows: &Tensor) -> Result<Tensor> {
-    let length = (rows.sqr()?.sum_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
-    Ok(rows.broadcast_div(&length)?)
 }
 
 #[cfg(test)]

@@ -199,27 +199,23 @@ pub fn build(
     at("ears", 0.7);
     let mut ears = whisper::read(&bases.ears.join("model.bin"))?;
     let tuned = merge_updates(&mut ears.tensors, trained)? > 0;
-    match variant {
+    let reader = match variant {
         Variant::Decoder => {
             let words = crate::error::read_file(&bases.ears.join("tokenizer.json"))?;
             write(&out.join(EARS_TOKENIZER_FILE), &words)?;
+            manifest::decoder_part(&ears, &generation(bases, tuned)?)
         }
         Variant::Ctc => {
             save(&out.join(CTC_FILE), &ctc_parts(trained)?)?;
             ears.tensors.retain(|name, _| name.starts_with("encoder."));
+            manifest::ctc_part()
         }
-    }
+    };
     save(&out.join(EARS_FILE), &ears.tensors)?;
-    let settings = bases.ears.join("config.json");
-    let mut generation: Generation = crate::checkpoint::read_json(&settings)?;
-    let mut silence_ms = PUBLISHED_SILENCE_MS;
-    if tuned {
-        silence_ms = TUNED_SILENCE_MS;
-        // they were tuned to sounds, too, of which there is nothing to write
-        generation
-            .suppress_ids_begin
-            .retain(|&id| id != END_OF_TEXT);
-    }
+    let silence_ms = match tuned {
+        true => TUNED_SILENCE_MS,
+        false => PUBLISHED_SILENCE_MS,
+    };
 
     at("eyes", 0.85);
     save(&out.join(EYES_FILE), &eyes(&bases.eyes)?)?;
@@ -237,10 +233,6 @@ pub fn build(
     let (tensors, untrained) = trained_parts(variant, trained, &gguf, &vision, widths)?;
     let updates = tensors.keys().any(|name| name.starts_with("lora."));
     save(&out.join(TRAINED_FILE), &tensors)?;
-    let reader = match variant {
-        Variant::Decoder => manifest::decoder_part(&ears, &generation),
-        Variant::Ctc => manifest::ctc_part(),
-    };
     let manifest = manifest::text(&ears, silence_ms, &reader, &vision, updates);
     write(
         &out.join(crate::checkpoint::manifest::FILE_NAME),
@@ -250,8 +242,24 @@ pub fn build(
     Ok(Report { untrained })
 }
 
-/// Matrices and kernels in f16; vectors, which are small and scale everything else, in f32.
+/// How the decoder is to write.
+fn generation(bases: &Bases, tuned: bool) -> Result<Generation> {
+    let settings = bases.ears.join("config.json");
+    let mut generation: Generation = crate::checkpoint::read_json(&settings)?;
+    if tuned {
+        // they were tuned to sounds, too, of which there is nothing to write
+        generation
+            .suppress_ids_begin
+            .retain(|&id| id != END_OF_TEXT);
+    }
+    Ok(generation)
+}
+
+/// Matrices and kernels in f16; vectors, which are small and scale everything else, in f32; integers as they are.
 fn half(name: &str, tensor: &Tensor) -> Result<Tensor> {
+    if tensor.dtype().is_int() {
+        return Ok(tensor.clone());
+    }
     let dtype = match tensor.rank() {
         0 | 1 => DType::F32,
         _ => DType::F16,
@@ -284,12 +292,7 @@ fn ctc_parts(trained: &Shards) -> Result<HashMap<String, Tensor>> {
     let infos = trained.infos().into_iter();
     let own = infos.filter(|info| info.name.starts_with(CTC_PREFIX));
     let tensors = own.map(|info| {
-        let tensor = trained.read(&info.name)?;
-        let tensor = match tensor.dtype().is_float() {
-            true => half(&info.name, &tensor)?,
-            // the vocabulary
-            false => tensor,
-        };
+        let tensor = half(&info.name, &trained.read(&info.name)?)?;
         Ok((info.name, tensor))
     });
     let tensors = tensors.collect::<Result<HashMap<_, _>>>()?;

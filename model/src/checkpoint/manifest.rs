@@ -52,6 +52,16 @@ pub struct File {
     pub prefix: String,
 }
 
+impl File {
+    /// The name in the file of a tensor under the prefix.
+    pub fn name(&self, tensor: &str) -> String {
+        match self.prefix.as_str() {
+            "" => tensor.to_string(),
+            prefix => format!("{prefix}.{tensor}"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(
     tag = "encoder",

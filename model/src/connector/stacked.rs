@@ -95,24 +95,20 @@ mod tests {
     use candle_core::{Device, Var};
     use std::sync::Arc;
 
+    const CONFIG: StackedConfig = StackedConfig {
+        stack: 2,
+        hidden: 6,
+        groups: 3,
+    };
+
     fn connector(tensors: &HashMap<String, Tensor>) -> StackedConnector {
-        let config = StackedConfig {
-            stack: 2,
-            hidden: 6,
-            groups: 3,
-        };
         let w = Weights::f32(Arc::new(TensorMap(tensors.clone()))).for_training();
-        StackedConnector::new(&config, 4, 5, &w).unwrap()
+        StackedConnector::new(&CONFIG, 4, 5, &w).unwrap()
     }
 
     #[test]
     fn its_gradient_is_the_difference_quotient() {
-        let config = StackedConfig {
-            stack: 2,
-            hidden: 6,
-            groups: 3,
-        };
-        let initial = StackedConnector::initial(&config, 4, 5).unwrap();
+        let initial = StackedConnector::initial(&CONFIG, 4, 5).unwrap();
         let vars: HashMap<String, Var> = initial
             .iter()
             .map(|(name, tensor)| (name.clone(), Var::from_tensor(tensor).unwrap()))

@@ -15,6 +15,6 @@ pub use attention::{attend, attend_causal};
 pub(crate) use grad::values;
 pub use grad::{Frozen, attend_sequences, rotate};
 pub use linear::{GatedLinear, Linear, LowRank};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{LayerNorm, RmsNorm, unit_rows};
 pub use probe::Probe;
 pub use weights::{RandomSource, Source, TensorMap, Variables, Watched, Weights};

@@ -1,6 +1,6 @@
 use super::Weights;
 use crate::Result;
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 use vita_kernels::ops as kernels;
 
@@ -80,4 +80,10 @@ pub(super) fn softmax(xs: &Tensor) -> Result<Tensor> {
     let dtype = xs.dtype();
     let probabilities = ops::softmax_last_dim(&xs.to_dtype(DType::F32)?.contiguous()?)?;
     Ok(probabilities.to_dtype(dtype)?)
+}
+
+/// Rows of length 1, for cosines.
+pub fn unit_rows(rows: &Tensor) -> Result<Tensor> {
+    let length = (rows.sqr()?.sum_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
+    Ok(rows.broadcast_div(&length)?)
 }

@@ -21,8 +21,7 @@ pub fn ctc_loss(log_probabilities: &Tensor, labels: &[u32], blank: u32) -> Resul
             "label {label} among {classes} classes with blank {blank}"
         )));
     }
-    let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
-    let needed = labels.len() + repeated;
+    let needed = ctc_steps(labels);
     if needed > steps || steps == 0 {
         return Err(Error::Input(format!(
             "{} labels need {needed} steps, there are {steps}",
@@ -36,6 +35,12 @@ pub fn ctc_loss(log_probabilities: &Tensor, labels: &[u32], blank: u32) -> Resul
     };
     let xs = log_probabilities.to_dtype(DType::F32)?.contiguous()?;
     Ok(xs.apply_op1(op)?)
+}
+
+/// Steps that labels need: one each, and a blank between two that are the same.
+pub fn ctc_steps(labels: &[u32]) -> usize {
+    let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    labels.len() + repeated
 }
 
 struct Ctc {

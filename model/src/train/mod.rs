@@ -9,7 +9,7 @@ mod loss;
 mod optim;
 mod published;
 
-pub use ctc::ctc_loss;
+pub use ctc::{ctc_loss, ctc_steps};
 pub use ears::EarsLora;
 pub use labels::{Labelled, Labels, Packing, pack};
 pub use lora::{Lora, LoraConfig, save};

@@ -229,10 +229,7 @@ fn added_rows(
 ) -> Result<candle_core::Tensor> {
     let path = manifest::inside(folder, &file.file)?;
     let shards = Shards::from_file(&path)?;
-    let name = match file.prefix.as_str() {
-        "" => "rows".to_string(),
-        prefix => format!("{prefix}.rows"),
-    };
+    let name = file.name("rows");
     let count = shards.read(&name)?.dims().first().copied().unwrap_or(0);
     let w = options.weights(Arc::new(shards));
     w.get((count, hidden), &name)
@@ -403,11 +400,7 @@ fn ctc_reader(
     options: &LoadOptions,
 ) -> Result<CtcReader> {
     let path = manifest::inside(folder, &part.weights.file)?;
-    let tokens = match part.weights.prefix.as_str() {
-        "" => "tokens".to_string(),
-        prefix => format!("{prefix}.tokens"),
-    };
-    let tokens = Shards::from_file(&path)?.read(&tokens)?;
+    let tokens = Shards::from_file(&path)?.read(&part.weights.name("tokens"))?;
     let tokens = tokens.to_dtype(DType::U32)?.flatten_all()?.to_vec1()?;
     let w = part_weights(folder, &part.weights, options)?;
     CtcReader::new(&part.connector, width, tokens, words.clone(), &w)

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use target::{Role, SLOTS, Targets, Vocabulary};
 use vita_model::build::visual_connector;
 use vita_model::connector::{Detailed, PooledConnector};
-use vita_model::nn::{TensorMap, Variables, Weights};
+use vita_model::nn::{TensorMap, Variables, Weights, unit_rows};
 use vita_model::train::{AdamW, AdamWConfig};
 use vita_model::vision::{DETAIL_FEATURES, Details, efficientnet};
 use vita_model::{LoadOptions, Vita};
@@ -137,12 +137,8 @@ impl Words {
 
     /// `[rows, words]`: how near rows are to the words of a role.
     fn logits(&self, rows: &Tensor, role: Role) -> Result<Tensor> {
-        let unit = |x: &Tensor| -> Result<Tensor> {
-            let length = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-6)?.sqrt()?;
-            Ok(x.broadcast_div(&length)?)
-        };
-        let rows = unit(&rows.broadcast_sub(&self.mean)?)?;
-        Ok((rows.matmul(&unit(&self.centred[&role])?.t()?)? * SHARPNESS)?)
+        let rows = unit_rows(&rows.broadcast_sub(&self.mean)?)?;
+        Ok((rows.matmul(&unit_rows(&self.centred[&role])?.t()?)? * SHARPNESS)?)
     }
 }
 

@@ -1,3 +1,5 @@
+use super::variation::varied;
+use crate::alignment::chosen;
 use crate::features::{SAMPLE_RATE_HZ, samples};
 use crate::sampler::generator;
 use crate::{Error, Item, Places, Recipe, Result, Split};
@@ -98,8 +100,26 @@ pub fn clips(
     Ok((training, valid))
 }
 
+/// Features, varied, and words of the recordings of the update behind `step` others.
+/// Which they are follows from `seed` and `what`, how they vary from `seed` and the number behind it.
+pub fn batch(
+    clips: &[Clip],
+    ears: &Ears,
+    size: usize,
+    (seed, what): (u64, u64),
+    step: u64,
+) -> Result<Vec<(Tensor, String)>> {
+    let mut rng = generator(seed, what + 1, step);
+    let chosen = chosen(clips.len(), size, (seed, what), step);
+    let drawn = chosen.into_iter().map(|i| {
+        let (features, words) = drawn(clips, i, ears, &mut rng)?;
+        Ok((varied(&features, &mut rng)?, words))
+    });
+    drawn.collect()
+}
+
 /// Features and words of a recording, or of it and another one behind it.
-pub fn drawn(clips: &[Clip], i: usize, ears: &Ears, rng: &mut StdRng) -> Result<(Tensor, String)> {
+fn drawn(clips: &[Clip], i: usize, ears: &Ears, rng: &mut StdRng) -> Result<(Tensor, String)> {
     let (clip, all) = (&clips[i], clips.len());
     if all > 1 && rng.random_bool(JOINED) {
         // any but itself

@@ -2,10 +2,9 @@
 //! is spoken when. The language model is not run: the connector's vectors are compared with its embeddings, the tied
 //! vocabulary. It is the first half of the paper's audio alignment (spec 8.3).
 
-use super::clip::{Clip, clips, drawn};
-use super::{Measures, ears, varied};
-use crate::alignment::{Alignment, Goal, chosen, learn};
-use crate::sampler::generator;
+use super::clip::{Clip, batch, clips};
+use super::{Measures, ears};
+use crate::alignment::{Alignment, Goal, learn};
 use crate::{Error, Places, Recipe, Result, Stage, StageOptions};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops::log_softmax;
@@ -13,11 +12,11 @@ use serde::Deserialize;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use vita_model::audio::{BLANK, CtcReader, Ears, Padded};
+use vita_model::audio::{BLANK, CtcReader, Padded};
 use vita_model::build::{CTC_FILE, CTC_PREFIX, ctc_connector};
 use vita_model::connector::Words;
 use vita_model::nn::{TensorMap, Variables, Weights};
-use vita_model::train::{AdamW, AdamWConfig, ctc_loss};
+use vita_model::train::{AdamW, AdamWConfig, ctc_loss, ctc_steps};
 use vita_model::{LoadOptions, Vita};
 
 /// Section `[align-ctc]` of a recipe.
@@ -71,7 +70,7 @@ pub fn run(recipe: &Recipe, places: &Places, options: &StageOptions) -> Result<S
     Ok(Summary {
         updates,
         measures: speller.measure()?,
-        vocabulary: speller.vocabulary.len(),
+        vocabulary: speller.reader.tokens().len(),
         file,
     })
 }
@@ -80,10 +79,6 @@ struct Speller {
     vita: Vita,
     reader: CtcReader,
     optimiser: AdamW,
-    words: Words,
-    /// In the order of the reader's classes.
-    vocabulary: Vec<u32>,
-    classes: HashMap<u32, u32>,
     training: Vec<Clip>,
     valid: Vec<Clip>,
     batch: usize,
@@ -96,8 +91,6 @@ impl Speller {
         let vita = Vita::load(&places.model, &LoadOptions::default())?;
         let words = Words::new(vita.lm().clone(), vita.tokenizer().clone());
         let vocabulary = vocabulary(&training, &words)?;
-        let classes = vocabulary.iter().zip(BLANK + 1..);
-        let classes = classes.map(|(&token, class)| (token, class)).collect();
         let (config, width) = (ctc_connector(), ears(&vita)?.encoder.width());
         let initial = CtcReader::initial(&config, width, words.hidden())?;
         let named = initial
@@ -107,7 +100,7 @@ impl Speller {
         let source = variables.of(Arc::new(TensorMap(named.collect())));
         let w = Weights::f32(source).for_training();
         let w = w.pp(CTC_PREFIX.trim_end_matches('.'));
-        let reader = CtcReader::new(&config, width, vocabulary.clone(), words.clone(), &w)?;
+        let reader = CtcReader::new(&config, width, vocabulary, words, &w)?;
         let adamw = AdamWConfig {
             weight_decay: stage.weight_decay,
             ..AdamWConfig::default()
@@ -116,18 +109,11 @@ impl Speller {
             vita,
             reader,
             optimiser: AdamW::new(adamw, variables.made()),
-            words,
-            vocabulary,
-            classes,
             training,
             valid,
             batch: stage.batch,
             seed: recipe.seed,
         })
-    }
-
-    fn hears(&self) -> Result<&Ears> {
-        Ok(self.vita.ears()?)
     }
 
     fn encoded(&self, features: &Tensor) -> Result<Padded> {
@@ -136,14 +122,11 @@ impl Speller {
 
     /// Loss of one recording and the tokens that are said in it; `None` where it is too short to say them.
     fn loss_of(&self, features: &Tensor, words: &str) -> Result<Option<(Tensor, usize)>> {
-        let ids = CtcReader::written(&self.words, words)?;
-        let labels: Option<Vec<u32>> = ids.iter().map(|id| self.classes.get(id).copied()).collect();
-        let Some(labels) = labels else {
+        let Some(labels) = self.reader.labels(words)? else {
             return Ok(None);
         };
         let logits = self.reader.logits(&self.encoded(features)?)?;
-        let repeated = labels.windows(2).filter(|pair| pair[0] == pair[1]).count();
-        if labels.len() + repeated > logits.dim(0)? {
+        if ctc_steps(&labels) > logits.dim(0)? {
             return Ok(None);
         }
         let log = log_softmax(&logits, D::Minus1)?;
@@ -152,13 +135,9 @@ impl Speller {
     }
 
     fn measure(&self) -> Result<Measures> {
-        let mut measures = Measures::default();
-        for clip in &self.valid {
-            let features = clip.features(self.hears()?)?;
-            let read = self.reader.read(&self.encoded(&features)?)?.transcript;
-            measures.add(&clip.words, &read.text);
-        }
-        Ok(measures)
+        Measures::of(&self.valid, self.vita.ears()?, |features| {
+            Ok(self.reader.read(&self.encoded(features)?)?.transcript)
+        })
     }
 
     fn tensors(&self) -> Result<HashMap<String, Tensor>> {
@@ -166,7 +145,7 @@ impl Speller {
         let mut tensors: HashMap<String, Tensor> = learnt
             .map(|(name, var)| (name.clone(), var.as_detached_tensor()))
             .collect();
-        let tokens = Tensor::new(self.vocabulary.as_slice(), &Device::Cpu)?;
+        let tokens = Tensor::new(self.reader.tokens(), &Device::Cpu)?;
         tensors.insert(format!("{CTC_PREFIX}tokens"), tokens);
         Ok(tensors)
     }
@@ -178,13 +157,10 @@ impl Alignment for Speller {
     }
 
     fn loss(&self, step: u64) -> Result<Tensor> {
-        let chosen = chosen(self.training.len(), self.batch, (self.seed, 40), step);
-        let mut rng = generator(self.seed, 41, step);
         let mut total = Tensor::zeros((), DType::F32, &Device::Cpu)?;
         let mut tokens = 0;
-        for i in chosen {
-            let (features, words) = drawn(&self.training, i, self.hears()?, &mut rng)?;
-            let features = varied(&features, &mut rng)?;
+        let hears = self.vita.ears()?;
+        for (features, words) in batch(&self.training, hears, self.batch, (self.seed, 40), step)? {
             if let Some((loss, said)) = self.loss_of(&features, &words)? {
                 total = (total + loss)?;
                 tokens += said;

@@ -6,17 +6,17 @@ mod clip;
 pub mod ctc;
 mod variation;
 
-use crate::alignment::{Alignment, Goal, chosen, learn};
-use crate::sampler::generator;
+use crate::alignment::{Alignment, Goal, learn};
 use crate::words::word_errors;
 use crate::{Error, Places, Recipe, Result, Stage, StageOptions};
 use candle_core::Tensor;
-use clip::{Clip, clips, drawn};
+use clip::{Clip, batch, clips};
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use variation::varied;
-use vita_model::audio::{AudioEncoder, Reader, Transcriber, Transcribing, Whisper, WhisperDecoder};
+use vita_model::audio::{
+    AudioEncoder, Ears, Reader, Transcriber, Transcribing, Transcript, Whisper, WhisperDecoder,
+};
 use vita_model::build::{EARS_PREFIX, TRAINED_FILE};
 use vita_model::nn::Variables;
 use vita_model::train::{AdamW, AdamWConfig, CrossEntropy, EarsLora, LoraConfig, cross_entropy};
@@ -74,12 +74,22 @@ pub struct Measures {
 }
 
 impl Measures {
-    fn add(&mut self, said: &str, read: &str) {
-        let (errors, words) = word_errors(said, read);
-        self.errors += errors;
-        self.words += words;
-        self.whole += usize::from(errors == 0);
-        self.utterances += 1;
+    /// Of what `read` makes of the features of clips.
+    fn of(
+        clips: &[Clip],
+        ears: &Ears,
+        read: impl Fn(&Tensor) -> Result<Transcript>,
+    ) -> Result<Self> {
+        let mut measures = Self::default();
+        for clip in clips {
+            let read = read(&clip.features(ears)?)?;
+            let (errors, words) = word_errors(&clip.words, &read.text);
+            measures.errors += errors;
+            measures.words += words;
+            measures.whole += usize::from(errors == 0);
+            measures.utterances += 1;
+        }
+        Ok(measures)
     }
 }
 
@@ -172,24 +182,15 @@ impl Tuner {
         })
     }
 
-    fn transcriber(&self) -> Result<&Transcriber> {
-        transcriber(&self.vita)
-    }
-
     /// Reads clips as the model will, with the share of the updates that it gets.
     fn measure(&self) -> Result<Measures> {
-        let (encoder, decoder) = (&ears(&self.vita)?.encoder, self.transcriber()?.decoder());
+        let (hears, transcriber) = (self.vita.ears()?, transcriber(&self.vita)?);
+        let (encoder, decoder) = (&ears(&self.vita)?.encoder, transcriber.decoder());
         let (encoder, decoder) = self.lora.attach_frozen(encoder, decoder, self.share)?;
-        let mut measures = Measures::default();
-        for clip in &self.valid {
-            let heard = self.vita.ears()?;
-            let features = clip.features(heard)?;
-            let seconds = features.dim(0)? as f64 / heard.frames_per_second();
-            let encoded = encoder.forward(&features)?;
-            let read = self.transcriber()?.read_with(&decoder, &encoded, seconds)?;
-            measures.add(&clip.words, &read.text);
-        }
-        Ok(measures)
+        Measures::of(&self.valid, hears, |features| {
+            let seconds = features.dim(0)? as f64 / hears.frames_per_second();
+            Ok(transcriber.read_with(&decoder, &encoder.forward(features)?, seconds)?)
+        })
     }
 }
 
@@ -199,14 +200,12 @@ impl Alignment for Tuner {
     }
 
     fn loss(&self, step: u64) -> Result<Tensor> {
-        let chosen = chosen(self.training.len(), self.batch, (self.seed, 30), step);
-        let mut rng = generator(self.seed, 31, step);
+        let (hears, transcriber) = (self.vita.ears()?, transcriber(&self.vita)?);
         let (mut thoughts, mut targets) = (Vec::new(), Vec::new());
-        for i in chosen {
-            let (features, words) = drawn(&self.training, i, self.vita.ears()?, &mut rng)?;
-            let encoded = self.encoder.forward(&varied(&features, &mut rng)?)?;
-            let ids = self.transcriber()?.written(&words)?;
-            let given = self.transcriber()?.opening();
+        for (features, words) in batch(&self.training, hears, self.batch, (self.seed, 30), step)? {
+            let encoded = self.encoder.forward(&features)?;
+            let ids = transcriber.written(&words)?;
+            let given = transcriber.opening();
             let hidden = self
                 .decoder
                 .forward(&ids[..ids.len() - 1], &encoded.values)?;

@@ -11,6 +11,7 @@ mod updates;
 
 pub use decoder::{DecoderConfig, DecoderState, WhisperDecoder};
 pub use encoder::Whisper;
+pub(crate) use transcriber::likeliest;
 pub use transcriber::{Transcriber, Transcript};
 pub(crate) use updates::merge as merge_updates;
 pub use updates::{Matrix, PREFIX as UPDATES_PREFIX};

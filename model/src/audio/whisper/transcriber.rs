@@ -215,7 +215,7 @@ fn forbid(logits: &mut [f32], ids: &[u32]) {
 }
 
 /// The likeliest token and the logarithm of its probability.
-fn likeliest(logits: &[f32]) -> Result<(u32, f64)> {
+pub(crate) fn likeliest(logits: &[f32]) -> Result<(u32, f64)> {
     let (mut best, mut max) = (0, f32::NEG_INFINITY);
     for (id, &logit) in logits.iter().enumerate() {
         if logit > max {
