@@ -68,6 +68,8 @@ pub struct Looking {
     pub name: String,
     pub answer: Template,
     pub seen: Vec<Template>,
+    /// For training alone.
+    pub more: Vec<Template>,
     pub unseen: Vec<Template>,
 }
 
@@ -176,6 +178,8 @@ struct LookingText {
     name: String,
     answer: String,
     seen: Vec<String>,
+    #[serde(default)]
+    more: Vec<String>,
     unseen: Vec<String>,
 }
 
@@ -211,6 +215,7 @@ impl Corpus {
                 name: l.name.clone(),
                 answer: Template::parse(&l.answer, &looking_path)?,
                 seen: Template::parse_all(&l.seen, &looking_path)?,
+                more: Template::parse_all(&l.more, &looking_path)?,
                 unseen: Template::parse_all(&l.unseen, &looking_path)?,
             })
         });

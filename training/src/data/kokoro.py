@@ -34,13 +34,20 @@ def letters(text, is_british):
     return [alphabet[letter] for letter in spoken if letter in alphabet]
 
 
+def styles(voice):
+    """Of a voice, or of one between two: `one+other:share of the other`."""
+    voice, _, share = voice.partition(":")
+    one, *other = (numpy.fromfile(TRAINING / f"kokoro-js/voices/{name}.bin", "<f4").reshape(-1, 1, 256) for name in voice.split("+"))
+    return one + float(share) * (other[0] - one) if other else one
+
+
 def say(job):
     voice = job["voice"]
     tokens = letters(job["text"], voice[0] == "b")
-    styles = numpy.fromfile(TRAINING / f"kokoro-js/voices/{voice}.bin", "<f4").reshape(-1, 1, 256)
+    of_voice = styles(voice)
     feed = {
         "tokens": numpy.array([[0, *tokens, 0]], "i8"),
-        "style": styles[min(len(tokens), len(styles) - 1)],
+        "style": of_voice[min(len(tokens), len(of_voice) - 1)],
         "speed": numpy.array([job["speed"]], "f4"),
     }
     samples = session.run(None, feed)[0].ravel()

@@ -17,6 +17,7 @@ mod plan;
 mod prose;
 mod rule;
 mod sound;
+mod speakers;
 mod speech;
 mod template;
 mod text;

@@ -54,7 +54,7 @@ impl Neural {
             ),
             (
                 self.kokoro.is_none(),
-                "the neural voices of Kokoro are not installed: training has 27 voices less",
+                "the neural voices of Kokoro are not installed: training lacks most of its voices",
             ),
         ];
         let missing = missing.into_iter().filter(|(is_missing, _)| *is_missing);

@@ -23,6 +23,11 @@ const PAUSE_MS: [u64; 2] = [100, 700];
 /// Share of the draws that are two recordings with a pause between them.
 const JOINED: f64 = 0.2;
 
+/// Share of the draws with something behind the speech, and of those with people rather than a hiss.
+const NOISY: f64 = 0.4;
+const BABBLED: f64 = 0.5;
+const MOST_PEOPLE: usize = 4;
+
 /// A recording and what is said in it: nothing in a sound that nobody makes.
 pub struct Clip {
     pub audio: PathBuf,
@@ -113,9 +118,23 @@ pub fn batch(
     let chosen = chosen(clips.len(), size, (seed, what), step);
     let drawn = chosen.into_iter().map(|i| {
         let (features, words) = drawn(clips, i, ears, &mut rng)?;
-        Ok((varied(&features, &mut rng)?, words))
+        let others = others(clips, ears, &mut rng)?;
+        Ok((varied(&features, others.as_deref(), &mut rng)?, words))
     });
     drawn.collect()
+}
+
+/// Features of what is said behind a recording: of nobody for a hiss, `None` in a quiet room.
+fn others(clips: &[Clip], ears: &Ears, rng: &mut StdRng) -> Result<Option<Vec<Tensor>>> {
+    if !rng.random_bool(NOISY) {
+        return Ok(None);
+    }
+    let people = match rng.random_bool(BABBLED) {
+        true => rng.random_range(2..=MOST_PEOPLE),
+        false => 0,
+    };
+    let mut some = || clips[rng.random_range(0..clips.len())].features(ears);
+    (0..people).map(|_| some()).collect::<Result<_>>().map(Some)
 }
 
 /// Features and words of a recording, or of it and another one behind it.

@@ -257,9 +257,14 @@ impl<'a> Asker<'a> {
             true => Phrasing::Unseen,
             false => Phrasing::Seen,
         };
-        let templates = match phrasing {
-            Phrasing::Seen => &looking.seen,
-            Phrasing::Unseen => &looking.unseen,
+        let more: &[_] = if split == Split::Train {
+            &looking.more
+        } else {
+            &[]
+        };
+        let templates: Vec<_> = match phrasing {
+            Phrasing::Seen => looking.seen.iter().chain(more).collect(),
+            Phrasing::Unseen => looking.unseen.iter().collect(),
         };
         let (row, right) = self.known(shot, name);
         let words = templates.choose(&mut rng)?.draw(&row, &mut rng, |_| None);

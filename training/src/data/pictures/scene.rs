@@ -289,6 +289,31 @@ pub fn colour(sources: &Sources, rng: &mut StdRng) -> Option<usize> {
     all.choose(rng).copied()
 }
 
+/// Separate patches of such pixels, by filling each.
+#[cfg(test)]
+pub fn patches(picture: &RgbImage, is_of: impl Fn(&Rgb<u8>) -> bool) -> usize {
+    let (width, height) = picture.dimensions();
+    let mut seen = vec![false; (width * height) as usize];
+    let mut patches = 0;
+    for start in 0..width * height {
+        let mut open = vec![start];
+        let mut size = 0;
+        while let Some(i) = open.pop() {
+            let (x, y) = (i % width, i / width);
+            if seen[i as usize] || !is_of(picture.get_pixel(x, y)) {
+                continue;
+            }
+            seen[i as usize] = true;
+            size += 1;
+            let next = [(x > 0, i.wrapping_sub(1)), (x + 1 < width, i + 1)];
+            let rows = [(y > 0, i.wrapping_sub(width)), (y + 1 < height, i + width)];
+            open.extend(next.iter().chain(&rows).filter(|n| n.0).map(|n| n.1));
+        }
+        patches += usize::from(size > 50);
+    }
+    patches
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,30 +385,8 @@ mod tests {
             }
             let mut picture = RgbImage::from_pixel(WIDTH, HEIGHT, Rgb([90, 90, 90]));
             all.iter().for_each(|p| paint(&mut picture, p, &sources));
-            let blue = |x: u32, y: u32| {
-                let p = picture.get_pixel(x, y).0;
-                p[2] > 120 && p[0] < 80
-            };
-            // separate patches, by filling each
-            let mut seen = vec![false; (WIDTH * HEIGHT) as usize];
-            let mut patches = 0;
-            for start in 0..WIDTH * HEIGHT {
-                let mut open = vec![start];
-                let mut size = 0;
-                while let Some(i) = open.pop() {
-                    let (x, y) = (i % WIDTH, i / WIDTH);
-                    if seen[i as usize] || !blue(x, y) {
-                        continue;
-                    }
-                    seen[i as usize] = true;
-                    size += 1;
-                    let next = [(x > 0, i.wrapping_sub(1)), (x + 1 < WIDTH, i + 1)];
-                    let rows = [(y > 0, i.wrapping_sub(WIDTH)), (y + 1 < HEIGHT, i + WIDTH)];
-                    open.extend(next.iter().chain(&rows).filter(|n| n.0).map(|n| n.1));
-                }
-                patches += usize::from(size > 50);
-            }
-            assert_eq!(patches, count);
+            let blue = |p: &Rgb<u8>| p.0[2] > 120 && p.0[0] < 80;
+            assert_eq!(patches(&picture, blue), count);
         }
     }
 

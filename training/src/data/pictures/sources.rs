@@ -389,3 +389,28 @@ fn trimmed(picture: &RgbaImage) -> RgbaImage {
     }
     image::imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_file_is_on_two_sides() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/pictures.toml");
+        let catalogue = Catalogue::read(&corpus).unwrap();
+        let photos = catalogue.photos.iter().map(|p| (&p.file, p.split));
+        let films = catalogue.films.iter().map(|f| (&f.file, f.split));
+        let crowds = catalogue.crowds.iter();
+        let crowds = crowds.flat_map(|c| c.frames.iter().map(move |frame| (&c.file, frame.split)));
+        let all: Vec<_> = photos.chain(films).chain(crowds).collect();
+        let of = |test: bool| -> BTreeSet<&String> {
+            let side = all
+                .iter()
+                .filter(|(_, split)| (*split == Split::Test) == test);
+            side.map(|(file, _)| *file).collect()
+        };
+        let both: Vec<_> = of(true).intersection(&of(false)).cloned().collect();
+        assert!(both.is_empty() && !of(true).is_empty(), "{both:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Takes the pictures: what is on each is known before it is painted, so a picture that is there is not painted again.
 
 mod composed;
+mod crowd;
 mod real;
 
 use super::super::plan::{rng_for, short_hash};
