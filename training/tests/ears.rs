@@ -28,13 +28,13 @@ const UPDATES: u64 = 30;
 
 const ALIGN_CTC: &str = r#"
 [align-ctc]
-updates = 40
+updates = 90
 batch = 2
 peak = 3e-3
 validate-updates = 1000
 "#;
 
-const CTC_UPDATES: u64 = 40;
+const CTC_UPDATES: u64 = 90;
 
 const RECORDINGS: &str = "/usr/share/pocketsphinx/test/data/cards";
 
@@ -150,6 +150,16 @@ fn ears_learn_to_write_what_is_said() {
     let error = hear::run(&recipe, &again, &StageOptions::default()).err();
     let error = error.expect("tuned twice").to_string();
     assert!(error.contains("tuned already"), "{error}");
+}
+
+#[test]
+fn what_is_unheard_teaches_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = ALIGN_AUDIO.replace("share = 1.0", "unheard = 1.0");
+    let (recipe, places) = begun(folder.path(), &all);
+    let error = hear::run(&recipe, &places, &at_once()).err();
+    let error = error.expect("nothing to learn from").to_string();
+    assert!(error.contains("has a recording to learn from"), "{error}");
 }
 
 #[test]

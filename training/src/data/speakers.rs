@@ -41,6 +41,16 @@ const SHIFTS: [(&str, &str); 28] = [
 ];
 const SHIFTED: f64 = 0.08;
 
+/// What espeak-ng reads of its data to speak English.
+const NEEDED: [&str; 6] = [
+    "phondata",
+    "phonindex",
+    "phontab",
+    "intonations",
+    "en_dict",
+    "lang",
+];
+
 /// A variant of a voice of espeak-ng, in the form of the files in its `voices/!v`.
 pub fn variant(rng: &mut StdRng) -> String {
     let mut text = String::from("language variant\nname drawn\n");
@@ -68,18 +78,15 @@ pub fn variant(rng: &mut StdRng) -> String {
     text
 }
 
-/// A folder for espeak-ng's `--path` in which all is as in the installed one, and `variant` is the voices' variant `drawn`.
-/// It goes when what is returned is dropped.
+/// A folder for espeak-ng's `--path` in which English is as in the installed one, and `variant` is the voices' variant
+/// `drawn`. It goes when what is returned is dropped.
 pub fn with_variant(installed: &Path, variant: &str) -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir().map_err(Error::io(Path::new("a temporary folder")))?;
     let data = folder.path().join("espeak-ng-data");
     let variants = data.join("voices/!v");
     std::fs::create_dir_all(&variants).map_err(Error::io(&variants))?;
-    for entry in std::fs::read_dir(installed).map_err(Error::io(installed))? {
-        let path = entry.map_err(Error::io(installed))?.path();
-        let Some(name) = path.file_name().filter(|name| *name != "voices") else {
-            continue;
-        };
+    for name in NEEDED {
+        let path = installed.join(name);
         std::os::unix::fs::symlink(&path, data.join(name)).map_err(Error::io(&path))?;
     }
     let file = variants.join("drawn");

@@ -75,11 +75,12 @@ impl Clip {
     }
 }
 
-/// Recordings of the splits train and valid, each once.
+/// Recordings of the splits train and valid, each once. Of the first all but the share `unheard`, of the second at most
+/// `validate_items`.
 pub fn clips(
     recipe: &Recipe,
     places: &Places,
-    validate_items: usize,
+    (unheard, validate_items): (f64, usize),
 ) -> Result<(Vec<Clip>, Vec<Clip>)> {
     let mut items = recipe.items(places)?;
     let mut known = HashSet::new();
@@ -92,9 +93,12 @@ pub fn clips(
         let items = items.iter().filter(move |item| item.split == split);
         items.filter_map(Clip::of)
     };
-    let training: Vec<Clip> = of(Split::Train).collect();
+    let mut training: Vec<Clip> = of(Split::Train).collect();
+    let mut rng = generator(recipe.seed, 33, 0);
+    training.retain(|_| !rng.random_bool(unheard.clamp(0.0, 1.0)));
     if training.is_empty() {
-        let reason = "no item of the split train has a recording: run the stage data first";
+        let reason =
+            "no item of the split train has a recording to learn from: run the stage data first";
         return Err(Error::Input(reason.into()));
     }
     let mut valid: Vec<Clip> = of(Split::Valid)

@@ -87,7 +87,7 @@ struct Speller {
 
 impl Speller {
     fn load(recipe: &Recipe, places: &Places, stage: &AlignCtcStage) -> Result<Self> {
-        let (training, valid) = clips(recipe, places, stage.validate_items)?;
+        let (training, valid) = clips(recipe, places, (0.0, stage.validate_items))?;
         let vita = Vita::load(&places.model, &LoadOptions::default())?;
         let words = Words::new(vita.lm().clone(), vita.tokenizer().clone());
         let vocabulary = vocabulary(&training, &words)?;

@@ -38,6 +38,9 @@ pub struct AlignAudioStage {
     /// How much of the updates the ears get, 0 to 1. Weights between those published and those tuned keep what they
     /// could do (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022): people's voices, long sentences.
     pub share: f64,
+    /// Share of the recordings that nothing is learnt from, so that the language model, which learns from all, meets
+    /// some as strangers' voices will be read: with mistakes.
+    pub unheard: f64,
     /// Updates between two readings of the split valid.
     pub validate_updates: u64,
     pub validate_items: usize,
@@ -56,6 +59,7 @@ impl Default for AlignAudioStage {
                 from_layer: 0,
             },
             share: 0.5,
+            unheard: 0.0,
             validate_updates: 200,
             validate_items: 100,
         }
@@ -115,7 +119,8 @@ pub struct Summary {
 pub fn run(recipe: &Recipe, places: &Places, options: &StageOptions) -> Result<Summary> {
     let missing = || Error::Input("the recipe has no section [align-audio]".into());
     let stage = recipe.align_audio.clone().ok_or_else(missing)?;
-    let (training, valid) = clips(recipe, places, stage.validate_items)?;
+    let chosen = (stage.unheard, stage.validate_items);
+    let (training, valid) = clips(recipe, places, chosen)?;
     let mut tuner = Tuner::load(recipe.seed, places, &stage, (training, valid))?;
     let goal = Goal {
         updates: stage.updates,
